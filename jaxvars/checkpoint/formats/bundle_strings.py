@@ -1,0 +1,57 @@
+"""String tensors of V2 bundles: lengths, a checksum of the lengths, then the bytes."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
+from jaxvars.checkpoint.formats.protos import read_varint
+from jaxvars.errors import DataLossError
+
+__all__ = ["read_strings"]
+
+
+def read_strings(data: bytes, shape: tuple[int, ...], stored_crc: int, what: str) -> npt.NDArray[Any]:
+    """Return an object array of bytes.
+
+    Args:
+      data: all bytes of the entry.
+      shape: the tensor's shape.
+      stored_crc: the entry's (masked) checksum.
+      what: names the entry in errors.
+
+    Raises:
+      DataLossError: a length or a checksum is wrong.
+    """
+    count = math.prod(shape)
+    if count > len(data):  # each length takes at least one byte
+        raise DataLossError(f"{what} is damaged: {len(data)} bytes cannot hold {count} strings.")
+    lengths: list[int] = []
+    position = 0
+    for _ in range(count):
+        length, position = read_varint(data, position, what)
+        lengths.append(length)
+    start = position + 4
+    if start + sum(lengths) != len(data):
+        raise DataLossError(f"{what} is damaged: its strings do not fill its {len(data)} bytes.")
+    running = _crc_of_lengths(lengths)
+    if running != unmask(int.from_bytes(data[position:start], "little")):
+        raise DataLossError(f"{what} is damaged: the lengths of its strings do not match their checksum.")
+    if crc32c(memoryview(data)[position:], running) != unmask(stored_crc):
+        raise DataLossError(f"{what} is damaged: its strings do not match their checksum.")
+    strings = np.empty(count, object)
+    for number, length in enumerate(lengths):
+        strings[number] = data[start : start + length]
+        start += length
+    return strings.reshape(shape)
+
+
+def _crc_of_lengths(lengths: list[int]) -> int:
+    """The checksum runs over fixed-width lengths: 4 bytes each, 8 for one that needs more."""
+    packed = b"".join(struct.pack("<I" if length <= 0xFFFFFFFF else "<Q", length) for length in lengths)
+    return crc32c(packed)

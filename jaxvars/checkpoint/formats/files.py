@@ -1,0 +1,77 @@
+"""Reading byte ranges of a file, each checked against the file's length before memory is taken for it.
+
+Files are read, not memory-mapped: a mapped file that somebody truncates kills the process, and JAX may
+alias the mapping. One read into an array of our own costs the same as the copy that would be needed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxvars.errors import DataLossError, NotFoundError
+
+__all__ = ["RangedFile"]
+
+
+class RangedFile:
+    """A file open for reading ranges, from any thread. The handle keeps to the file it opened first."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (this object is the context manager)
+        except FileNotFoundError:
+            raise NotFoundError(f"File does not exist: {path}") from None
+        except OSError as error:
+            raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from error
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int, what: str) -> bytes:
+        """Return `size` bytes at `offset`; `what` names them in the error."""
+        octets = np.empty(self._checked(offset, size, what), np.uint8)
+        self._fill(octets, offset, what)
+        return octets.tobytes()
+
+    def read_array(self, offset: int, size: int, what: str) -> npt.NDArray[np.uint8]:
+        """Return `size` bytes at `offset` as a new array that nothing else refers to."""
+        octets = np.empty(self._checked(offset, size, what), np.uint8)
+        self._fill(octets, offset, what)
+        return octets
+
+    def _checked(self, offset: int, size: int, what: str) -> int:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise DataLossError(
+                f"{self.path} is damaged or cut short: {what} should lie at bytes {offset} to "
+                f"{offset + size}, but the file has {self.size}."
+            )
+        return size
+
+    def _fill(self, octets: npt.NDArray[np.uint8], offset: int, what: str) -> None:
+        view: memoryview[Any] = octets.data
+        done = 0
+        with self._lock:
+            self._file.seek(offset)
+            while done < len(view):
+                count = self._file.readinto(view[done:])
+                if not count:
+                    raise DataLossError(f"{self.path} became shorter while {what} was being read.")
+                done += count
+
+    def close(self) -> None:
+        """Close the file. Reading from it afterwards raises."""
+        self._file.close()
+
+    def __enter__(self) -> RangedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,103 @@
+"""Decoding (and a little encoding) of protocol buffers: varints and fields, every length bounded.
+
+The handful of messages in TensorFlow's files need no generated code. A field that runs past its message
+raises `DataLossError`; nothing is allocated from a length that the bytes at hand do not cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxvars.errors import DataLossError
+
+__all__ = [
+    "VARINT",
+    "FIXED64",
+    "BYTES",
+    "FIXED32",
+    "as_bytes",
+    "as_int",
+    "fields",
+    "read_varint",
+    "signed",
+    "write_varint",
+]
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_MOST_VARINT_BYTES = 10
+
+
+def read_varint(data: bytes, position: int, what: str) -> tuple[int, int]:
+    """Return the unsigned 64-bit varint at `position`, and the position after it."""
+    value = shift = 0
+    for _ in range(_MOST_VARINT_BYTES):
+        if position >= len(data):
+            raise DataLossError(f"{what} is damaged: a number runs past its end.")
+        octet = data[position]
+        position += 1
+        value |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            if value >> 64:
+                break
+            return value, position
+        shift += 7
+    raise DataLossError(f"{what} is damaged: a number is longer than 64 bits.")
+
+
+def write_varint(value: int) -> bytes:
+    """Return the varint of a number from 0 to 2**64 - 1."""
+    octets = bytearray()
+    while value >= 0x80:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+def signed(value: int) -> int:
+    """Return the int64 that a varint's unsigned value stands for."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def fields(data: bytes, what: str) -> Iterator[tuple[int, int | bytes]]:
+    """Yield (field number, value) in file order: int for numbers (fixed ones unsigned), bytes for the rest.
+
+    Args:
+      data: the message.
+      what: names the message in errors.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        tag, position = read_varint(data, position, what)
+        wire = tag & 7
+        if wire == VARINT:
+            value, position = read_varint(data, position, what)
+            yield tag >> 3, value
+            continue
+        if wire == BYTES:
+            size, position = read_varint(data, position, what)
+        elif wire == FIXED32:
+            size = 4
+        elif wire == FIXED64:
+            size = 8
+        else:
+            raise DataLossError(f"{what} is damaged: it has a field of unknown kind {wire}.")
+        if tag >> 3 == 0 or size > end - position:
+            raise DataLossError(f"{what} is damaged: a field runs past its end.")
+        chunk = data[position : position + size]
+        position += size
+        yield tag >> 3, chunk if wire == BYTES else int.from_bytes(chunk, "little")
+
+
+def as_int(value: int | bytes, what: str) -> int:
+    """Return `value` if the file gave a number there."""
+    if isinstance(value, bytes):
+        raise DataLossError(f"{what} is damaged: it has bytes where a number belongs.")
+    return value
+
+
+def as_bytes(value: int | bytes, what: str) -> bytes:
+    """Return `value` if the file gave bytes there."""
+    if isinstance(value, int):
+        raise DataLossError(f"{what} is damaged: it has a number where bytes belong.")
+    return value
