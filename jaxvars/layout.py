@@ -1,0 +1,247 @@
+"""`Layout`: the static half of `Variables`, one object per structure for the life of any user.
+
+JAX compares the static half of a pytree on every call of a jitted function, so it must be cheap to compare
+and one and the same object wherever the structure is the same: after a rebuild, an unpickling, a copy, in
+another thread. Layouts are therefore interned, in two parts. The `Core` is what is compared: names, trainable
+flags, collections, constraints. The `Layout` adds notes that are never compared (where a variable was defined,
+creation order, placement): two layouts with one core are equal, whatever their notes say.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import jax
+
+from jaxvars.spec import Constraint, Placement, VariableSpec
+
+__all__ = ["Core", "Layout", "make_layout"]
+
+T = TypeVar("T")
+
+# Reentrant, because a garbage collection inside the locked region may run code that builds a layout.
+_lock = threading.RLock()
+_cores: weakref.WeakValueDictionary[Any, Core] = weakref.WeakValueDictionary()
+_layouts: weakref.WeakValueDictionary[Any, Layout] = weakref.WeakValueDictionary()
+
+# Views (trainable, scope(...), ...) kept per layout. They are few in a program; the bound only guards against
+# a loop that makes up a new pattern each time.
+_MAX_VIEWS = 256
+
+CoreFields: TypeAlias = tuple[
+    tuple[str, ...], tuple[bool, ...], tuple[tuple[str, ...], ...], tuple[Constraint | None, ...]
+]
+
+
+class Core:
+    """What two equal layouts share. Compared by identity: make it with `_intern_core` only."""
+
+    __slots__ = ("__weakref__", "_key_paths", "collections", "constraints", "index", "keys", "trainable")
+
+    def __init__(
+        self,
+        keys: tuple[str, ...],
+        trainable: tuple[bool, ...],
+        collections: tuple[tuple[str, ...], ...],
+        constraints: tuple[Constraint | None, ...],
+    ) -> None:
+        self.keys = keys
+        self.trainable = trainable
+        self.collections = collections
+        self.constraints = constraints
+        self.index: dict[str, int] = {key: i for i, key in enumerate(keys)}
+        self._key_paths: tuple[jax.tree_util.DictKey, ...] | None = None
+
+    @property
+    def key_paths(self) -> tuple[jax.tree_util.DictKey, ...]:
+        """One `DictKey` per variable, so that JAX, optax and Orbax print names."""
+        if self._key_paths is None:
+            self._key_paths = tuple(jax.tree_util.DictKey(key) for key in self.keys)
+        return self._key_paths
+
+
+def _constraint_identity(constraint: Constraint | None) -> Any:
+    """What makes two constraints the same.
+
+    A lambda in a model's text is a new function object at each run of the model. Without closure and
+    defaults its code is all there is to it, and code objects compare by value: so running a cell again does
+    not retrace.
+    """
+    if isinstance(constraint, types.FunctionType):
+        plain = (
+            constraint.__closure__ is None and not constraint.__defaults__ and not constraint.__kwdefaults__
+        )
+        if plain:
+            return constraint.__code__, constraint.__module__
+    return constraint
+
+
+def _intern_core(fields: CoreFields) -> Core:
+    identity = (*fields[:3], tuple(_constraint_identity(c) for c in fields[3]))
+    with _lock:
+        core = _cores.get(identity)
+        if core is None:
+            core = _cores[identity] = Core(*fields)
+        return core
+
+
+class Layout:
+    """Names, trainable flags, collections and constraints in key order, with notes.
+
+    Hashable, equal to any layout of the same core, independent of shapes and dtypes (the leaves know those).
+    Holds no array, mesh or device. Make it with `make_layout`.
+
+    Attributes:
+      core: the compared part.
+      placement: per key a device string, `PartitionSpec` or None.
+      defined_at: per key ``"file.py:line"`` or "".
+      creation_order: the keys in the order in which they were created.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_views",
+        "core",
+        "creation_order",
+        "defined_at",
+        "index",
+        "keys",
+        "placement",
+    )
+
+    def __init__(
+        self,
+        core: Core,
+        placement: tuple[Placement, ...],
+        defined_at: tuple[str, ...],
+        creation_order: tuple[str, ...],
+    ) -> None:
+        self.core = core
+        self.keys = core.keys
+        self.index = core.index
+        self.placement = placement
+        self.defined_at = defined_at
+        self.creation_order = creation_order
+        self._views: dict[Any, Any] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(other) is Layout and self.core is other.core)
+
+    def __hash__(self) -> int:
+        return hash(self.core)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.keys[:3]) + (", ..." if len(self.keys) > 3 else "")
+        return f"Layout({len(self.keys)} variables: {shown})"
+
+    def __copy__(self) -> Layout:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layout:
+        return self
+
+    def __reduce__(self) -> Any:
+        core = self.core
+        fields = (core.keys, core.trainable, core.collections, core.constraints)
+        return _intern_layout, (fields, self.placement, self.defined_at, self.creation_order)
+
+    @property
+    def trainable(self) -> tuple[bool, ...]:
+        """Per key, whether it is trainable."""
+        return self.core.trainable
+
+    @property
+    def collections(self) -> tuple[tuple[str, ...], ...]:
+        """Per key, its collections."""
+        return self.core.collections
+
+    @property
+    def constraints(self) -> tuple[Constraint | None, ...]:
+        """Per key, its constraint or None."""
+        return self.core.constraints
+
+    def spec(self, position: int, shape: tuple[int, ...], dtype: Any) -> VariableSpec:
+        """Return the spec of the variable at `position`, whose shape and dtype its value knows."""
+        core = self.core
+        return VariableSpec(
+            core.keys[position],
+            shape,
+            dtype,
+            core.trainable[position],
+            core.collections[position],
+            self.placement[position],
+            self.defined_at[position],
+            core.constraints[position],
+        )
+
+    def cached(self, name: Any, make: Callable[[], T]) -> T:
+        """Return ``make()``, computed once per layout and `name` (hashable, holding no array)."""
+        try:
+            return self._views[name]
+        except KeyError:
+            pass
+        made = make()
+        if len(self._views) >= _MAX_VIEWS:
+            self._views.clear()
+        self._views[name] = made
+        return made
+
+    def subset(self, positions: Sequence[int]) -> Layout:
+        """Return the layout of the variables at these ascending positions."""
+        if len(positions) == len(self.keys):
+            return self
+        core = self.core
+        keys = tuple(core.keys[i] for i in positions)
+        kept = set(keys)
+        fields = (
+            keys,
+            tuple(core.trainable[i] for i in positions),
+            tuple(core.collections[i] for i in positions),
+            tuple(core.constraints[i] for i in positions),
+        )
+        return _intern_layout(
+            fields,
+            tuple(self.placement[i] for i in positions),
+            tuple(self.defined_at[i] for i in positions),
+            tuple(key for key in self.creation_order if key in kept),
+        )
+
+
+def _intern_layout(
+    fields: CoreFields,
+    placement: tuple[Placement, ...],
+    defined_at: tuple[str, ...],
+    creation_order: tuple[str, ...],
+) -> Layout:
+    with _lock:
+        core = _intern_core(fields)
+        # The core is in the key by identity: the layout keeps it alive as long as the entry exists.
+        notes = (id(core), placement, defined_at, creation_order)
+        layout = _layouts.get(notes)
+        if layout is None:
+            layout = _layouts[notes] = Layout(core, placement, defined_at, creation_order)
+        return layout
+
+
+def make_layout(specs: Sequence[VariableSpec]) -> Layout:
+    """Return the interned layout of these specs, given in creation order, with distinct keys."""
+    ordered = sorted(specs, key=lambda spec: spec.key)
+    fields = (
+        tuple(spec.key for spec in ordered),
+        tuple(spec.trainable for spec in ordered),
+        tuple(spec.collections for spec in ordered),
+        tuple(spec.constraint for spec in ordered),
+    )
+    return _intern_layout(
+        fields,
+        tuple(spec.placement for spec in ordered),
+        tuple(spec.defined_at for spec in ordered),
+        tuple(spec.key for spec in specs),
+    )
