@@ -1,0 +1,102 @@
+"""Where naming stands: one immutable record in one `ContextVar`, right under threads and asyncio.
+
+Entering a scope sets a new record that points to the one before; leaving goes back to that one. A new thread
+has no record, so it is outside every frame until it enters one; an asyncio task starts where it was created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from jaxvars._source import user_site
+from jaxvars.errors import FailedPreconditionError
+from jaxvars.scopes.counters import Counts
+
+if TYPE_CHECKING:
+    from jaxvars.scopes.graph import NameGraph
+    from jaxvars.scopes.scope import VariableScope
+
+__all__ = ["Context", "Creator", "current", "improper_nesting", "leave", "outside_frame"]
+
+Creator: TypeAlias = Callable[..., Any]
+
+
+class Context:
+    """The state of naming at one point of a program. Never changed after it was made."""
+
+    # A plain class: made twice per scope, and a frozen dataclass or NamedTuple takes longer to make.
+    __slots__ = ("counts", "creators", "graph", "name_scope", "opened", "owner", "parent", "scope")
+
+    def __init__(
+        self,
+        graph: NameGraph,
+        scope: VariableScope,
+        name_scope: str,
+        counts: Counts,
+        opened: Counts,
+        creators: tuple[Creator, ...],
+        parent: Context | None,
+        owner: object,
+    ) -> None:
+        self.graph = graph
+        self.scope = scope
+        self.name_scope = name_scope  # without the trailing "/"
+        self.counts = counts
+        self.opened = opened  # the counts just after `scope` was opened
+        self.creators = creators  # of variable_creator_scope, outermost first
+        self.parent = parent  # what closing goes back to; None at the root of a frame
+        self.owner = owner  # the context manager whose entry made this record
+
+
+current: Final[ContextVar[Context | None]] = ContextVar("jaxvars_naming", default=None)
+
+
+def leave(parent: Context, counts: Counts) -> None:
+    """Go back to `parent`, which goes on counting from `counts`."""
+    if counts is not parent.counts:
+        parent = Context(
+            parent.graph,
+            parent.scope,
+            parent.name_scope,
+            counts,
+            parent.opened,
+            parent.creators,
+            parent.parent,
+            parent.owner,
+        )
+    current.set(parent)
+
+
+def outside_frame(what: str) -> FailedPreconditionError:
+    """Make the error for a call that needs a frame and has none.
+
+    Args:
+      what: the call, as the subject of the sentence, such as ``"get_variable('w')"``.
+    """
+    site = user_site()
+    return FailedPreconditionError(
+        f"{what} was called outside a frame{f', at {site}' if site else ''}: variables and scopes live "
+        "inside a transformed function or a store.\n"
+        "Wrap the function that makes the call: model = jv.transform(fn), then model.init(rng, ...) and "
+        "model.apply(variables, ...);\n"
+        "or, in a notebook, put the call inside `with jv.VariableStore(rng=0):`. A new thread enters its own."
+    )
+
+
+def improper_nesting(message: str, context: Context | None) -> FailedPreconditionError:
+    """Make the error for a context manager that is closed while it is not the innermost open one.
+
+    Args:
+      message: TF1's sentence, then which one was closed.
+      context: the state now.
+    """
+    site = user_site()
+    now = "no scope is open" if context is None else f"the innermost scope is {context.scope.name!r}"
+    if context is not None and context.name_scope:
+        now += f" with name scope {context.name_scope!r}"
+    return FailedPreconditionError(
+        f"{message}{f' at {site}' if site else ''}, but {now}. Close scopes in the reverse order of opening "
+        "them: use `with` blocks or contextlib.ExitStack."
+    )
