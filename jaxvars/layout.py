@@ -37,10 +37,37 @@ CoreFields: TypeAlias = tuple[
 ]
 
 
-class Core:
-    """What two equal layouts share. Compared by identity: make it with `_intern_core` only."""
+# Below this size one flat copy is as fast as two short ones.
+_FLAT_LIMIT = 128
 
-    __slots__ = ("__weakref__", "_key_paths", "collections", "constraints", "index", "keys", "trainable")
+
+def _chunk_bits(size: int) -> int:
+    """Log2 of the chunk length for `size` leaves, about half of log2(size); 0 means not chunked."""
+    return 0 if size <= _FLAT_LIMIT else round((size.bit_length() - 0.5) / 2)
+
+
+class Core:
+    """What two equal layouts share. Compared by identity: make it with `_intern_core` only.
+
+    Attributes:
+      keys: the names, sorted.
+      trainable: per key, whether it is trainable.
+      collections: per key, its collections.
+      constraints: per key, its constraint or None.
+      index: name -> position.
+      bits: log2 of the chunk length in which a state of this size keeps its values, 0 for not chunked.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_key_paths",
+        "bits",
+        "collections",
+        "constraints",
+        "index",
+        "keys",
+        "trainable",
+    )
 
     def __init__(
         self,
@@ -54,6 +81,7 @@ class Core:
         self.collections = collections
         self.constraints = constraints
         self.index: dict[str, int] = {key: i for i, key in enumerate(keys)}
+        self.bits = _chunk_bits(len(keys))
         self._key_paths: tuple[jax.tree_util.DictKey, ...] | None = None
 
     @property
@@ -105,6 +133,7 @@ class Layout:
     __slots__ = (
         "__weakref__",
         "_views",
+        "bits",
         "core",
         "creation_order",
         "defined_at",
@@ -123,6 +152,7 @@ class Layout:
         self.core = core
         self.keys = core.keys
         self.index = core.index
+        self.bits = core.bits
         self.placement = placement
         self.defined_at = defined_at
         self.creation_order = creation_order

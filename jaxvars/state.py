@@ -25,15 +25,9 @@ from jaxvars.errors import (
 from jaxvars.layout import Layout, make_layout
 from jaxvars.spec import VariableSpec, is_hole, leaf_dtype, leaf_shape
 
+_new = object.__new__
+
 __all__ = ["State", "key_of", "missing_name_text"]
-
-# Below this size one flat copy is as fast as two short ones.
-_FLAT_LIMIT = 128
-
-
-def _chunk_bits(size: int) -> int:
-    """Log2 of the chunk length for `size` leaves, about half of log2(size); 0 means not chunked."""
-    return 0 if size <= _FLAT_LIMIT else round((size.bit_length() - 0.5) / 2)
 
 
 def key_of(ref: Any) -> str | None:
@@ -109,7 +103,7 @@ class State(Mapping[str, jax.Array]):
 
     @classmethod
     def _of(cls, layout: Layout, leaves: tuple[Any, ...]) -> Self:
-        self = cls.__new__(cls)
+        self = _new(cls)
         self._layout = layout
         self._flat = leaves
         self._chunks = None
@@ -130,7 +124,7 @@ class State(Mapping[str, jax.Array]):
         if flat is not None:
             return flat[position]
         assert self._chunks is not None
-        bits = _chunk_bits(len(self._layout.keys))
+        bits = self._layout.bits
         return self._chunks[position >> bits][position & ((1 << bits) - 1)]
 
     def _with_leaves(self, leaves: Iterable[Any]) -> Self:
@@ -142,23 +136,31 @@ class State(Mapping[str, jax.Array]):
         return self._set_at(self._layout.index[key], value)
 
     def _set_at(self, position: int, value: Any) -> Self:
-        new = self.__class__.__new__(self.__class__)
-        new._layout = self._layout
-        bits = _chunk_bits(len(self._layout.keys))
+        # A list copy is the fastest way to change one entry of a tuple.
+        layout = self._layout
+        bits = layout.bits
+        new = _new(self.__class__)
+        new._layout = layout
         if not bits:
-            new._flat = _replaced(self._leaves, position, value)
+            flat = list(self._leaves)
+            flat[position] = value
+            new._flat = tuple(flat)
             new._chunks = None
             return new
-        chunks = self._chunks
-        if chunks is None:
-            flat, size = self._leaves, 1 << bits
-            chunks = tuple(flat[start : start + size] for start in range(0, len(flat), size))
-            self._chunks = chunks  # the next set on this state finds them
+        chunks = list(self._chunks or self._chunked())
         number = position >> bits
-        chunk = _replaced(chunks[number], position & ((1 << bits) - 1), value)
+        chunk = list(chunks[number])
+        chunk[position & ((1 << bits) - 1)] = value
+        chunks[number] = tuple(chunk)
         new._flat = None
-        new._chunks = _replaced(chunks, number, chunk)
+        new._chunks = tuple(chunks)
         return new
+
+    def _chunked(self) -> tuple[tuple[Any, ...], ...]:
+        flat, size = self._leaves, 1 << self._layout.bits
+        chunks = tuple(flat[start : start + size] for start in range(0, len(flat), size))
+        self._chunks = chunks  # the next set on this state finds them
+        return chunks
 
     # -- mapping -----------------------------------------------------------------------------------------
 
@@ -252,13 +254,6 @@ class State(Mapping[str, jax.Array]):
 
 def _rebuild(cls: type[State], layout: Layout, leaves: tuple[Any, ...]) -> State:
     return cls._of(layout, leaves)
-
-
-def _replaced(items: tuple[Any, ...], position: int, value: Any) -> tuple[Any, ...]:
-    """`items` with one changed. A list copy is faster than slices and concatenation."""
-    changed = list(items)
-    changed[position] = value
-    return tuple(changed)
 
 
 def _shown(ref: Any) -> str:

@@ -1,0 +1,312 @@
+r"""Rules: ordered (pattern, replacement) pairs over variable names. One engine for all that takes ``rules=``.
+
+A pattern is a regular expression that must match the whole name; the first rule that matches wins; back-references
+(``\1``) in the replacement are filled in. Three conveniences:
+
+* a pattern equal to a name matches it, whatever characters it has, and a trailing ``:0`` is ignored;
+* a pattern that ends in ``/`` stands for everything below that scope, its replacement for the new scope
+  (``("tower/", "conv1/")``), and ``"/"`` for the root;
+* the replacement None leaves the name alone, or out: ``("logits/.*", None)``.
+
+A rule that matches no name is an error, which lists all such rules at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from jaxvars._turned import turned
+from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
+
+__all__ = ["Match", "Rule", "RuleSet", "Rules", "parse_patterns", "parse_rules", "parse_values", "rename_map"]
+
+Rules: TypeAlias = "str | Sequence[Any] | Mapping[Any, Any]"
+Transform: TypeAlias = Callable[[Any], Any]
+
+_BELOW = "_below_"  # the group that holds what follows a pattern ending in "/"
+
+
+class Rule(NamedTuple):
+    """One rule: a pattern over names, what to do with a name that matches, and with its value.
+
+    Attributes:
+      pattern: a regular expression for the whole name, or a scope ending in ``/``.
+      replacement: the other name (in rename and restore), a value (a label, a dtype), or None.
+      transform: ``array -> array``, applied to the value on the way, or None.
+    """
+
+    pattern: str
+    replacement: Any = None
+    transform: Transform | None = None
+
+    def __str__(self) -> str:
+        shown = [_literal(self.pattern), _literal(self.replacement)]
+        if self.transform is not None:
+            shown.append(getattr(self.transform, "__name__", repr(self.transform)))
+        return f"({', '.join(shown)})"
+
+
+class Match(NamedTuple):
+    """What the rules say of one name: the rule, its place in the list (from 0), the filled-in replacement."""
+
+    rule: Rule
+    number: int
+    replacement: Any
+
+
+class RuleSet:
+    """Ordered rules, checked and compiled. Make it with `parse_rules`, `parse_values` or `parse_patterns`.
+
+    Args:
+      rules: the rules, in order.
+      op: the function they were given to, for error texts.
+      names: whether replacements are names, in which back-references and scopes are filled in.
+      direction: one sentence saying which name the pattern matches and which the replacement is.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, op: str, names: bool = False, direction: str = "") -> None:
+        self.rules = tuple(rules)
+        self.op = op
+        self.names = names
+        self.direction = direction
+        self._compiled = [_compile(rule, op, number, names) for number, rule in enumerate(self.rules)]
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def match(self, name: str) -> Match | None:
+        """Return what the first rule that matches says of `name`, None where no rule does."""
+        for number in range(len(self.rules)):
+            found = self._try(number, name)
+            if found is not None:
+                return found
+        return None
+
+    def _try(self, number: int, name: str) -> Match | None:
+        rule = self.rules[number]
+        found = self._compiled[number].fullmatch(name)
+        if found is None:
+            return Match(rule, number, rule.replacement) if rule.pattern == name else None
+        if not self.names or rule.replacement is None:
+            return Match(rule, number, rule.replacement)
+        try:
+            replacement = _expand(found, rule.replacement)
+        except (re.error, IndexError) as error:
+            raise InvalidArgumentError(
+                f"{self.op}: rule {number + 1} {rule}: the replacement does not fit the pattern: {error}"
+            ) from None
+        return Match(rule, number, replacement)
+
+    def resolve(self, names: Iterable[str], *, allow_unmatched: bool = False) -> dict[str, Match | None]:
+        """Return what the rules say of each name.
+
+        Args:
+          names: the names, all of them.
+          allow_unmatched: accept rules that match none of `names`.
+
+        Returns:
+          For each name the `Match` of the first rule that matches it, None where no rule does.
+
+        Raises:
+          NotFoundError: some rules match no name at all; the text lists them.
+        """
+        names = list(names)
+        result = {name: self.match(name) for name in names}
+        if not allow_unmatched:
+            won = {match.number for match in result.values() if match is not None}
+            idle = [number for number in range(len(self.rules)) if number not in won]
+            # A rule whose names were all taken by earlier rules did match: a last catch-all is no mistake.
+            unmatched = [n for n in idle if not any(self._try(n, name) for name in names)]
+            if unmatched:
+                raise NotFoundError(self._unmatched_text(unmatched, names))
+        return result
+
+    def _unmatched_text(self, unmatched: list[int], names: list[str]) -> str:
+        count = len(self.rules)
+        subject = f"{len(unmatched)} of {count} rules match" if count > 1 else "the rule matches"
+        lines = [f"{self.op}: {subject} none of the {len(names)} names:"]
+        for number in unmatched:
+            pattern = self.rules[number].pattern
+            near = nearest_names(pattern, _scopes(names) if pattern.endswith("/") else names)
+            hint = f"   nearest: {', '.join(near)}" if near else ""
+            lines.append(f"  rule {number + 1}: {_line(self.rules[number], self.names)}{hint}")
+        lines.extend(self._turned_lines(unmatched, names))
+        return "\n".join(lines)
+
+    def _turned_lines(self, unmatched: list[int], names: list[str]) -> list[str]:
+        """The hint for a rule set written in the other direction."""
+        if not self.names or len(unmatched) < len(self.rules):
+            return []
+        other = [turned(rule.pattern, rule.replacement) for rule in self.rules]
+        rules = [Rule(*pair) for pair in other if pair is not None]
+        if len(rules) < len(other) or not rules:
+            return []
+        back = RuleSet(rules, op=self.op, names=True)
+        if not any(back.match(name) for name in names):
+            return []
+        lines = ["The rules would match turned round." + (f" {self.direction}" if self.direction else "")]
+        return [*lines, "Write: [" + ", ".join(map(str, rules)) + "]"]
+
+
+def parse_rules(rules: Rules, *, op: str, direction: str = "") -> RuleSet:
+    r"""Return the rules that give names new names.
+
+    Args:
+      rules: a list of (pattern, replacement[, transform]), one such tuple, or a dict pattern -> replacement.
+      op: the function they were given to, for error texts.
+      direction: one sentence saying which name the pattern matches.
+
+    Example:
+      >>> rules = parse_rules([(r"tower/(.*)", r"conv1/\1"), ("logits/", None)], op="rename")
+      >>> rules.match("tower/weights").replacement
+      'conv1/weights'
+      >>> rules.match("logits/bias").replacement is None
+      True
+    """
+    parsed = [_as_rule(item, op) for item in _items(rules, pair=True)]
+    for rule in parsed:
+        if not isinstance(rule.replacement, str | None):
+            raise InvalidTypeError(f"{op}: rule {rule}: the replacement is a name or None")
+    return RuleSet(parsed, op=op, names=True, direction=direction)
+
+
+def parse_values(rules: Rules, *, op: str) -> RuleSet:
+    """Return the rules that give names values: a dict or list of (pattern, value).
+
+    Example:
+      >>> parse_values({"logits/": "fast", ".*": "slow"}, op="labels").match("conv/w").replacement
+      'slow'
+    """
+    return RuleSet([_as_rule(item, op) for item in _items(rules, pair=True)], op=op)
+
+
+def parse_patterns(rules: Any, *, op: str) -> RuleSet:
+    """Return the rules that choose names: a pattern, name, handle or spec, or a list of these.
+
+    A (pattern, None) or (pattern, False) pair in the list leaves out what it matches.
+
+    Example:
+      >>> rules = parse_patterns([("generator/bn/", None), "generator/"], op="select")
+      >>> bool(rules.match("generator/w").replacement), bool(rules.match("generator/bn/w").replacement)
+      (True, False)
+    """
+    parsed = [
+        _as_rule(item, op) if isinstance(item, tuple) else Rule(_as_pattern(item, op), True)
+        for item in _items(rules, pair=False)
+    ]
+    return RuleSet(parsed, op=op)
+
+
+def rename_map(
+    names: Sequence[str], rules: RuleSet, *, allow_unmatched: bool = False
+) -> dict[str, Match | None]:
+    """Return per name its match, after checking that all new names are valid and distinct.
+
+    All names are replaced at once, so rules may rotate names (a -> b, b -> a).
+
+    Raises:
+      NotFoundError: a rule matches no name.
+      InvalidArgumentError: two names become one, or a new name is empty; all are listed.
+    """
+    matches = rules.resolve(names, allow_unmatched=allow_unmatched)
+    sources: dict[str, list[str]] = {}
+    for name, match in matches.items():
+        sources.setdefault(new_name(name, match), []).append(name)
+    problems = [f'  "{new}" from {", ".join(old)}' for new, old in sources.items() if len(old) > 1]
+    if problems:
+        raise InvalidArgumentError("\n".join([f"{rules.op}: several variables get one name:", *problems]))
+    wrong = [f'  {old[0]} -> "{new}"' for new, old in sources.items() if not new or new != new.strip("/")]
+    if wrong:
+        raise InvalidArgumentError(
+            "\n".join([f'{rules.op}: a name is non-empty, no "/" at its ends:', *wrong])
+        )
+    return matches
+
+
+def new_name(name: str, match: Match | None) -> str:
+    """Return the name that `match` gives; `name` itself without a match or with replacement None."""
+    return name if match is None or match.replacement is None else match.replacement
+
+
+def _items(rules: Any, *, pair: bool) -> list[Any]:
+    """The rules one by one. A bare tuple is one rule where rules are pairs, else a sequence of patterns."""
+    if isinstance(rules, Mapping):
+        return list(cast("Mapping[Any, Any]", rules).items())
+    if isinstance(rules, str) or isinstance(getattr(rules, "key", None), str):
+        return [rules]
+    if isinstance(rules, tuple) and (isinstance(rules, Rule) or (pair and _looks_like_rule(rules))):
+        return [rules]
+    return list(rules) if isinstance(rules, Iterable) else [rules]
+
+
+def _looks_like_rule(rules: tuple[Any, ...]) -> bool:
+    return len(rules) in (2, 3) and not any(isinstance(part, tuple) for part in rules)
+
+
+def _as_rule(item: Any, op: str) -> Rule:
+    if isinstance(item, tuple) and 2 <= len(item) <= 3:
+        pattern, replacement, *rest = item
+        transform = rest[0] if rest else None
+        if transform is not None and not callable(transform):
+            raise InvalidTypeError(f"{op}: rule {item!r}: the third part is a function array -> array")
+        return Rule(_as_pattern(pattern, op), replacement, transform)
+    raise InvalidTypeError(
+        f"{op}: a rule is a tuple (pattern, replacement) or (..., transform), got {item!r:.80}"
+    )
+
+
+def _as_pattern(item: Any, op: str) -> str:
+    if isinstance(item, str):
+        return item.removesuffix(":0")
+    key = getattr(item, "key", None)
+    if isinstance(key, str):
+        return re.escape(key)
+    raise InvalidTypeError(
+        f"{op}: a pattern is a string, handle or spec, got {type(item).__name__}: {item!r:.80}"
+    )
+
+
+def _compile(rule: Rule, op: str, number: int, names: bool) -> re.Pattern[str]:
+    pattern = rule.pattern
+    scope = pattern.endswith("/")
+    if scope and names and rule.replacement and not rule.replacement.endswith("/"):
+        raise InvalidArgumentError(
+            f"{op}: rule {number + 1} {rule}: a scope is replaced by a scope. "
+            f"Write: {Rule(pattern, rule.replacement + '/', rule.transform)}"
+        )
+    try:
+        if scope:
+            return re.compile(f"(?:{pattern})(?P<{_BELOW}>.*)" if pattern != "/" else f"(?P<{_BELOW}>.*)")
+        return re.compile(pattern)
+    except re.error as error:
+        glob = pattern.startswith("*") or "/*" in pattern or "**" in pattern
+        hint = ' A pattern is a regular expression: write ".*" for any text.' if glob else ""
+        raise InvalidArgumentError(
+            f"{op}: rule {number + 1} {rule}: not a regular expression: {error}.{hint}"
+        ) from None
+
+
+def _expand(found: re.Match[str], replacement: str) -> str:
+    below = found.groupdict().get(_BELOW)
+    if below is None:
+        return found.expand(replacement)
+    return found.expand(replacement.removeprefix("/")) + below
+
+
+def _scopes(names: Iterable[str]) -> list[str]:
+    """All scopes above the names, each with a trailing slash."""
+    found = {name[: i + 1] for name in names for i, char in enumerate(name) if char == "/"}
+    return sorted(found)
+
+
+def _literal(value: Any) -> str:
+    """`value` as it stands in a line of code: a raw string where it has backslashes."""
+    if isinstance(value, str) and "\\" in value and '"' not in value:
+        return f'r"{value}"'
+    return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
+
+
+def _line(rule: Rule, names: bool) -> str:
+    return str(rule) if names else _literal(rule.pattern)

@@ -1,0 +1,171 @@
+"""What may be stored in a variable: TF1's strictness about shape and dtype, in one place.
+
+`prepare` is asked by ``jv.assign*``, by ``Variable.assign*`` inside a frame and by ``Variables.replace``. It never
+broadcasts, turns ints into floats but never floats into ints, keeps bools and numbers apart, and returns a
+value in exactly the variable's dtype (strong-typed, so that a Python scalar costs no second compilation).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
+
+__all__ = ["ARITHMETIC", "check_operation", "defined_text", "prepare", "shape_problem"]
+
+# Operations that compute with the old value: not defined on bools and random keys.
+ARITHMETIC = frozenset(
+    {"assign_add", "assign_sub", "count_up_to"}
+    | {f"scatter_{name}" for name in ("add", "sub", "mul", "div", "min", "max", "nd_add", "nd_sub")}
+)
+
+
+def defined_text(defined_at: str) -> str:
+    """A line for an error text saying where the variable was defined, "" if unknown."""
+    return f"\n  Variable defined at {defined_at}." if defined_at else ""
+
+
+def shape_problem(current: tuple[int, ...], given: tuple[int, ...]) -> str:
+    """Say in TF1's words how two shapes that must be equal differ."""
+    if len(current) != len(given):
+        return f"Shapes must be equal rank, but are {len(current)} and {len(given)}"
+    axis = next(i for i, (a, b) in enumerate(zip(current, given, strict=True)) if a != b)
+    return f"Dimension {axis} in both shapes must be equal, but are {current[axis]} and {given[axis]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(dtype: Any) -> str:
+    """b(ool), i(nteger), f(loat), c(omplex), k(ey), or ? for what cannot be a value."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return "k"
+    for kind, family in (("b", np.bool_), ("i", np.integer), ("f", np.floating), ("c", np.complexfloating)):
+        if jax.dtypes.issubdtype(dtype, family):
+            return kind
+    return "?"
+
+
+# (kind of the value, kind of the variable) pairs that may convert without asking.
+_WIDENS = frozenset({"ff", "cc", "if", "ic", "fc"})
+
+
+def check_operation(op: str, key: str, dtype: Any, defined_at: str = "") -> None:
+    """Raise `InvalidTypeError` where `op` is not defined on variables of `dtype`, such as adding to a bool."""
+    if op in ARITHMETIC and _kind(dtype) in "bk?":
+        raise InvalidTypeError(
+            f'{op} on "{key}": not defined for dtype {dtype}. Use assign.' + defined_text(defined_at)
+        )
+
+
+def prepare(
+    op: str, key: str, current_shape: tuple[int, ...], current_dtype: Any, value: Any, defined_at: str = ""
+) -> Any:
+    """Return `value` as something of exactly the variable's dtype, after TF1's checks.
+
+    Args:
+      op: the operation, for error texts: ``"assign"``, ``"assign_add"``, ...
+      key: the variable's name.
+      current_shape: its shape, which the value's must equal.
+      current_dtype: its dtype.
+      value: a Python number or nested list, a NumPy or JAX array, a tracer, or a variable handle.
+      defined_at: ``"file.py:line"`` of the variable, for error texts.
+
+    Returns:
+      A NumPy array, a `jax.Array` or a tracer of `current_shape` and `current_dtype`, strong-typed.
+
+    Raises:
+      InvalidTypeError: float into int, bool into number, number into bool, or no array at all.
+      InvalidArgumentError: another shape, or an integer that the dtype cannot hold.
+    """
+    check_operation(op, key, current_dtype, defined_at)
+    try:
+        array = convert(op, key, value, current_dtype)
+    except JaxvarsError as error:
+        raise type(error)(f"{error}{defined_text(defined_at)}") from None
+    if tuple(array.shape) != tuple(current_shape):
+        raise InvalidArgumentError(_shape_text(op, key, tuple(current_shape), tuple(array.shape), defined_at))
+    return array
+
+
+def _shape_text(op: str, key: str, current: tuple[int, ...], given: tuple[int, ...], defined_at: str) -> str:
+    text = f'{op} of "{key}": {shape_problem(current, given)}. The variable has shape {current}, the value {given}.'
+    try:
+        fits = np.broadcast_shapes(current, given) == current
+    except ValueError:
+        fits = False
+    # TF1 never broadcasts in an assignment: a scalar into a vector is more often a mistake than meant.
+    advice = (
+        f" Nothing is broadcast; if it is meant, pass: jnp.broadcast_to(value, {current})" if fits else ""
+    )
+    return text + advice + defined_text(defined_at)
+
+
+def convert(op: str, key: str, value: Any, dtype: Any) -> Any:
+    """Return `value` in `dtype`, of whatever shape it has; the dtype half of `prepare`."""
+    if hasattr(value, "__jax_array__"):
+        value = value.__jax_array__()
+    if isinstance(value, jax.Array):
+        return _convert_jax(op, key, value, dtype)
+    if not isinstance(value, np.ndarray | np.generic) and _holds_jax(value):
+        return _convert_jax(op, key, jnp.asarray(value), dtype)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f'{op} of "{key}": the value is not an array: {error}') from None
+    return _convert_numpy(op, key, array, dtype)
+
+
+def _holds_jax(value: Any) -> bool:
+    return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+
+
+def _convert_jax(op: str, key: str, value: jax.Array, dtype: Any) -> Any:
+    if value.dtype == dtype:
+        return jax.lax.convert_element_type(value, dtype) if value.weak_type else value
+    source, target = _kind(value.dtype), _kind(dtype)
+    # Two integer dtypes: only where every value fits, or where the value came from a Python number.
+    integers = source == target == "i" and (value.weak_type or np.can_cast(value.dtype, dtype))
+    if source + target in _WIDENS or integers:
+        return jax.lax.convert_element_type(value, dtype)
+    raise InvalidTypeError(_dtype_text(op, key, value.dtype, dtype, f"jnp.asarray(value, jnp.{dtype})"))
+
+
+def _convert_numpy(op: str, key: str, array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    source, target = _kind(array.dtype), _kind(dtype)
+    if source + target == "ii":
+        _check_range(op, key, array, dtype)
+    elif source != target if source in "bk?" or target in "bk?" else source + target not in _WIDENS:
+        raise InvalidTypeError(
+            _dtype_text(op, key, array.dtype, dtype, f"np.asarray(value).astype(jnp.{dtype})")
+        )
+    return _numpy_cast(array, dtype)
+
+
+def _numpy_cast(array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    with np.errstate(over="ignore"):  # 1e300 becomes inf in float32, as in TF1
+        return array.astype(dtype)
+
+
+def _check_range(op: str, key: str, array: np.ndarray[Any, Any], dtype: Any) -> None:
+    if not array.size or np.can_cast(array.dtype, dtype):
+        return
+    info = jnp.iinfo(dtype)
+    low, high = int(array.min()), int(array.max())
+    if low < int(info.min) or high > int(info.max):
+        wrong = low if low < int(info.min) else high
+        raise InvalidArgumentError(
+            f'{op} of "{key}": {wrong} does not fit {dtype}, which holds {int(info.min)} to {int(info.max)}.'
+        )
+
+
+def _dtype_text(op: str, key: str, given: Any, dtype: Any, fix: str) -> str:
+    if _kind(given) == "?" or _kind(dtype) == "k":
+        return f'{op} of "{key}": expected a value of {dtype}, got {given}.'
+    return (
+        f'{op} of "{key}": expected {dtype}, got {given}, which is not converted silently. '
+        f"If it is meant, pass: {fix}"
+    )
