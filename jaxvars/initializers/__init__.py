@@ -1,0 +1,104 @@
+"""Initializers: TF1's set, interchangeable with `jax.nn.initializers`.
+
+Every initializer is called as ``init(key, shape, dtype=None)``. TF1's spellings are classes, as they were in
+TF1, so ``initializer=jv.zeros_initializer`` and ``initializer=jv.zeros_initializer()`` mean the same.
+
+The rest of this module is what `get_variable` is built from: `as_initializer` and the checks around it.
+"""
+
+from __future__ import annotations
+
+from jaxvars._arguments import as_dtype, is_fully_defined, shape_as_tuple
+from jaxvars.initializers._base import Initializer
+from jaxvars.initializers._normalize import (
+    Normalized,
+    as_initializer,
+    check_constant_dtype,
+    check_constant_without_shape,
+    constant_dtype,
+    default_initializer,
+    is_constant,
+    needs_key,
+)
+from jaxvars.initializers.constants import Constant as constant
+from jaxvars.initializers.constants import Identity as identity
+from jaxvars.initializers.constants import Ones as ones
+from jaxvars.initializers.constants import Zeros as zeros
+from jaxvars.initializers.orthogonal import Orthogonal as orthogonal
+from jaxvars.initializers.random import RandomNormal as random_normal
+from jaxvars.initializers.random import RandomUniform as random_uniform
+from jaxvars.initializers.random import TruncatedNormal as truncated_normal
+from jaxvars.initializers.scaling import GlorotNormal as glorot_normal
+from jaxvars.initializers.scaling import GlorotUniform as glorot_uniform
+from jaxvars.initializers.scaling import HeNormal as he_normal
+from jaxvars.initializers.scaling import HeUniform as he_uniform
+from jaxvars.initializers.scaling import LecunNormal as lecun_normal
+from jaxvars.initializers.scaling import LecunUniform as lecun_uniform
+from jaxvars.initializers.scaling import UniformUnitScaling as uniform_unit_scaling
+from jaxvars.initializers.scaling import VarianceScaling as variance_scaling
+
+# TF1's other spellings: tf.zeros_initializer is tf.initializers.zeros. TF1 had no *_initializer for the He
+# and LeCun ones and for identity; users look for them.
+constant_initializer = constant
+glorot_normal_initializer = glorot_normal
+glorot_uniform_initializer = glorot_uniform
+he_normal_initializer = he_normal
+he_uniform_initializer = he_uniform
+identity_initializer = identity
+lecun_normal_initializer = lecun_normal
+lecun_uniform_initializer = lecun_uniform
+ones_initializer = ones
+orthogonal_initializer = orthogonal
+random_normal_initializer = random_normal
+random_uniform_initializer = random_uniform
+truncated_normal_initializer = truncated_normal
+uniform_unit_scaling_initializer = uniform_unit_scaling
+variance_scaling_initializer = variance_scaling
+zeros_initializer = zeros
+
+__all__ = [
+    "Initializer",
+    "Normalized",
+    "as_dtype",
+    "as_initializer",
+    "check_constant_dtype",
+    "check_constant_without_shape",
+    "constant",
+    "constant_dtype",
+    "constant_initializer",
+    "default_initializer",
+    "glorot_normal",
+    "glorot_normal_initializer",
+    "glorot_uniform",
+    "glorot_uniform_initializer",
+    "he_normal",
+    "he_normal_initializer",
+    "he_uniform",
+    "he_uniform_initializer",
+    "identity",
+    "identity_initializer",
+    "is_constant",
+    "is_fully_defined",
+    "lecun_normal",
+    "lecun_normal_initializer",
+    "lecun_uniform",
+    "lecun_uniform_initializer",
+    "needs_key",
+    "ones",
+    "ones_initializer",
+    "orthogonal",
+    "orthogonal_initializer",
+    "random_normal",
+    "random_normal_initializer",
+    "random_uniform",
+    "random_uniform_initializer",
+    "shape_as_tuple",
+    "truncated_normal",
+    "truncated_normal_initializer",
+    "uniform_unit_scaling",
+    "uniform_unit_scaling_initializer",
+    "variance_scaling",
+    "variance_scaling_initializer",
+    "zeros",
+    "zeros_initializer",
+]
