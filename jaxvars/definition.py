@@ -1,0 +1,124 @@
+"""What a `get_variable` call defines: from its arguments to a hole that can be filled, or a value the model made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxvars import _compat, refusals
+from jaxvars._arguments import as_dtype, shape_as_tuple, value_dtype
+from jaxvars._source import user_site
+from jaxvars.errors import TransformError
+from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
+from jaxvars.initializers._calling import ZeroArgument
+from jaxvars.spec import Hole
+from jaxvars.values import prepare
+
+__all__ = ["Definition", "Made", "define", "expected"]
+
+
+class Definition(NamedTuple):
+    """The arguments that decide what a new variable is.
+
+    Attributes:
+      name: the full name.
+      shape: as the user gave it.
+      dtype: the one given, else the scope's.
+      initializer: as the user gave it; for ``jv.Variable`` the initial value.
+      collections: the collections it joins.
+      trainable: whether optimizers touch it.
+      constraint: applied by optimizers, or None.
+      converts: whether the value takes `dtype` (``tf.Variable``) instead of keeping its own (``get_variable``).
+    """
+
+    name: str
+    shape: Any
+    dtype: Any
+    initializer: Any
+    collections: tuple[str, ...]
+    trainable: bool
+    constraint: Callable[[Any], Any] | None = None
+    converts: bool = False
+
+
+class Made(NamedTuple):
+    """A defined variable: its hole, and its value where only the running model knows it."""
+
+    hole: Hole
+    value: Any
+
+
+def expected(
+    name: str, shape: Any, dtype: Any, initializer: Any, converts: bool = False
+) -> tuple[tuple[int | None, ...] | None, Any]:
+    """Return the shape and dtype that a call asks for, None where it leaves them open.
+
+    Raises:
+      InvalidArgumentError: a constant initializer and a shape, which TF1 checks before anything else.
+    """
+    if initializer is None or callable(initializer):
+        if converts:
+            return None, None if dtype is None else as_dtype(dtype)
+        return shape_as_tuple(shape), None if shape is None else as_dtype(dtype)
+    check_constant_without_shape(initializer, shape, name)
+    found = value_dtype(initializer)
+    if converts and dtype is not None:
+        found = as_dtype(dtype)
+    return _constant_shape(initializer), found
+
+
+def _constant_shape(value: Any) -> tuple[int, ...] | None:
+    shape = getattr(value, "shape", None)
+    return tuple(shape) if shape is not None else None
+
+
+def define(
+    definition: Definition, frame_level: Callable[[], AbstractContextManager[Any]], trace: Any
+) -> Made:
+    """Work out shape, dtype and initializer of a new variable, with TF1's checks.
+
+    Args:
+      definition: the arguments of the call.
+      frame_level: opens the frame's own trace, where initial values are computed.
+      trace: that trace.
+
+    Returns:
+      The hole, whose initializer fills it; or the value itself where the running model computed it.
+
+    Raises:
+      InvalidArgumentError: no shape, no initializer, a value that does not fit; names the variable.
+      TransformError: an initial value computed inside a JAX transform.
+    """
+    if is_constant(definition.initializer):
+        _refuse_inner(definition.initializer, definition.name, trace)
+    with frame_level():
+        made = as_initializer(definition.initializer, definition.shape, definition.dtype, definition.name)
+        function = made.initializer
+        if isinstance(function, ZeroArgument):
+            # Called here and now: it may read variables of this frame.
+            made = as_initializer(function.function(), None, None, definition.name)
+        if definition.converts and definition.dtype is not None:
+            made = _converted(made, definition)
+    value = getattr(made.initializer, "value", None)
+    if isinstance(value, jax.core.Tracer):
+        _refuse_inner(value, definition.name, trace)
+        with frame_level():
+            return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))
+    return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
+
+
+def _converted(made: Normalized, definition: Definition) -> Normalized:
+    value = getattr(made.initializer, "value", None)
+    dtype = as_dtype(definition.dtype)
+    if value is None or dtype == made.dtype:
+        return made
+    return as_initializer(prepare("Variable", definition.name, made.shape, dtype, value), None, dtype, definition.name)
+
+
+def _refuse_inner(value: Any, name: str, trace: Any) -> None:
+    leaves = jax.tree.leaves(value)
+    if any(_compat.is_leaked(leaf, trace) for leaf in leaves):
+        raise TransformError(refusals.initial_value_inside(name, user_site()))

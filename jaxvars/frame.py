@@ -1,0 +1,417 @@
+"""`Frame`: the place in which `get_variable` runs, and the one rule of each access to a value.
+
+A frame is opened by `init`, `apply`, `specs` or a `VariableStore`, under whatever JAX trace is current then: its
+own trace. Code of the model may run under other, inner traces (the body of a ``scan``, a ``jit``, a ``cond``):
+
+* A variable made in an inner trace is made under the frame's own trace, so nothing leaks.
+* JAX caches inner traces by function identity, and a cached body would not run again. The first touch of a frame
+  in each inner trace therefore replaces a token that sits in JAX's cache keys.
+* A write in an inner trace goes through a `jax.Ref`, made at frame level, read back at its end. Which variables
+  need one is learned: the first such write to a variable that was read plainly before starts the frame over.
+* One JAX call may run one body several times (a ``scan`` whose carry changes dtype). That is one visit: names and
+  counters start over as they were when the call began.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, Token
+from types import CodeType, FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvars import _compat, refusals
+from jaxvars._calls import BRANCHES, REPEATING, JaxCall, jax_calls
+from jaxvars.errors import FailedPreconditionError, TransformError
+from jaxvars.scopes import Collections, NameGraph
+from jaxvars.spec import is_hole
+
+__all__ = ["Frame", "NeedsStaging", "Restart", "Slot", "current_frame"]
+
+_current: ContextVar[Frame | None] = ContextVar("jaxvars_frame", default=None)
+_trace_key = _compat.make_user_context(None)
+
+
+class _TraceToken:
+    """Part of JAX's trace cache key while a frame is open; compared by identity."""
+
+
+class _ThreadToken(threading.local):
+    def __init__(self) -> None:
+        self.token = _TraceToken()
+
+
+_thread = _ThreadToken()
+
+
+class Restart(BaseException):
+    """Start the frame over, now knowing that this variable is written inside a transform."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class NeedsStaging(BaseException):
+    """Run this eager frame as one compiled program: it touches variables inside a transform."""
+
+
+class Slot:
+    """One variable in one frame: what is fixed about it, and its value while the frame is open."""
+
+    __slots__ = (
+        "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "placement",
+        "read_inside", "ref", "shape", "store_key", "trainable", "value", "written",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        frame: Frame,
+        key: str,
+        store_key: str | None,
+        shape: tuple[int, ...],
+        dtype: Any,
+        value: Any,
+        *,
+        trainable: bool,
+        collections: tuple[str, ...],
+        defined_at: str = "",
+        constraint: Callable[[Any], Any] | None = None,
+        placement: Any = None,
+    ) -> None:
+        self.frame = frame
+        self.key = key
+        self.store_key = store_key
+        self.shape = shape
+        self.dtype = dtype
+        self.value = value
+        self.trainable = trainable
+        self.collections = collections
+        self.defined_at = defined_at
+        self.constraint = constraint
+        self.placement = placement
+        self.ref: Any = None
+        self.handle: Any = None
+        self.gotten = False
+        self.read_inside = False
+        self.written = False
+
+
+class _Visit:
+    """One live call of a JAX transform into user code that touched this frame."""
+
+    __slots__ = ("body", "code", "entry", "gotten", "names", "trace")
+
+    def __init__(self, call: JaxCall, trace: Any, body: FrameType | None, gotten: int, names: Any) -> None:
+        self.entry = call.entry
+        self.code: CodeType = call.body.f_code
+        self.trace = weakref.ref(trace)
+        self.body = body
+        self.gotten = gotten
+        self.names = names
+
+
+class Frame:
+    """Values, names and traces of one run of a model function. See the module's docstring.
+
+    Args:
+      rng: a JAX key for `next_rng_key` and random initial values, or None.
+      written: keys known to be written inside transforms.
+      tf1_op_names: name variables as TensorFlow names their ops.
+      keys_drawn: how many random keys were drawn from `rng` before.
+    """
+
+    #: Whether an eager frame may ask to be run as one compiled program instead.
+    may_stage = False
+
+    def __init__(
+        self,
+        *,
+        rng: Any = None,
+        written: Iterable[str] = (),
+        tf1_op_names: bool = False,
+        keys_drawn: int = 0,
+    ) -> None:
+        self.graph = NameGraph(on_enter=self.touch)
+        self.rng = rng
+        self.tf1_op_names = tf1_op_names
+        self.slots: dict[str, Slot] = {}
+        self.is_open = False
+        self.trace: Any = None
+        self.eager = False
+        self.written = set(written)
+        self._by_store_key: dict[str, Slot] = {}
+        self._gotten: list[Slot] = []
+        self._visits: list[_Visit] = []
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.root: FrameType | None = None
+        self.keys_drawn = keys_drawn
+        self._key_ref: Any = None
+        self._outer: Token[Frame | None] | None = None
+        self._names: Any = None
+        self._token: Any = None
+        self._own_token: _TraceToken | None = None
+
+    # Opening and closing
+
+    def open(self, root: FrameType | None) -> None:
+        """Make this the current frame of the context; `root` is the stack frame that runs the user's function."""
+        nested = _current.get() is not None
+        self.trace = _compat.current_trace()
+        self.eager = _compat.is_eager(self.trace)
+        self.root = root
+        self._own_token = _TraceToken() if nested else None
+        self._token = _trace_key(self._own_token or _thread.token)
+        self._token.__enter__()
+        self._names = self.graph.as_current()
+        self._names.__enter__()
+        self._outer = _current.set(self)
+        self.is_open = True
+
+    def current_values(self) -> dict[str, Any]:
+        """Return the values that were written, by key, as they are now."""
+        written = (slot for slot in self.slots.values() if slot.written)
+        return {slot.key: slot.value if slot.ref is None else slot.ref[...] for slot in written}
+
+    def close(self) -> None:
+        """End the frame, also after an exception. Nothing stays alive through it: no array, trace or stack."""
+        if self._key_ref is not None and self.eager:
+            self.keys_drawn = int(self._key_ref[...])
+        refs = [slot.ref for slot in self.slots.values() if slot.ref is not None]
+        if self._key_ref is not None:
+            refs.append(self._key_ref)
+        for slot in self.slots.values():
+            slot.value = slot.ref = None
+        self.is_open = False
+        self._key_ref = self.root = self.trace = self.rng = None
+        self._visits.clear()
+        self.graph.collections = Collections()
+        if self._outer is not None:
+            _current.reset(self._outer)
+        self._names.__exit__(None, None, None)
+        self._token.__exit__(None, None, None)
+        if self.eager:
+            for ref in refs:
+                _compat.free_ref(ref)
+
+    def refs_in_use(self) -> str:
+        """Return the variables that are written inside transforms, for error texts."""
+        names = [f"Variable {slot.key}" for slot in self.slots.values() if slot.key in self.written]
+        if self._key_ref is not None:
+            names.append("the count of jv.next_rng_key")
+        return ", ".join(names)
+
+    # Where an access comes from
+
+    def touch(self) -> None:
+        """Note the JAX call that the running code is in: a new visit, the same one, or the same one over again."""
+        trace = _compat.current_trace()
+        calls = jax_calls(self.root)
+        if trace is self.trace:
+            # At frame level only a call that runs its body several times over matters.
+            calls = [call for call in calls if not REPEATING.isdisjoint(call.transforms)]
+        if not calls:
+            self._visits.clear()
+            if trace is not self.trace:
+                self._new_trace(trace)
+            return
+        # A call that is no longer on the stack is over: a later one with the same function is another visit.
+        self._visits = [v for v in self._visits if any(v.entry is call.entry for call in calls)]
+        call = calls[0]
+        visit = self._visit_of(call)
+        if visit is None:
+            same_trace = trace is self.trace or trace in self._seen
+            body = call.body if same_trace else None
+            self._visits.append(_Visit(call, trace, body, len(self._gotten), self.graph.snapshot()))
+        elif visit.trace() is not trace or (visit.body is not None and visit.body is not call.body):
+            self._start_over(visit, call, trace)
+        if trace is not self.trace:
+            self._new_trace(trace)
+
+    def _visit_of(self, call: JaxCall) -> _Visit | None:
+        for visit in self._visits:
+            if visit.entry is call.entry and visit.code is call.body.f_code:
+                # Two branches may share one function: each is a visit of its own, as in TF1.
+                trace = _compat.current_trace()
+                if not BRANCHES.isdisjoint(call.transforms) and visit.trace() is not trace:
+                    continue
+                return visit
+        return None
+
+    def _start_over(self, visit: _Visit, call: JaxCall, trace: Any) -> None:
+        visit.trace = weakref.ref(trace)
+        if visit.body is not None:
+            visit.body = call.body
+        for slot in self._gotten[visit.gotten :]:
+            slot.gotten = False
+        del self._gotten[visit.gotten :]
+        self.graph.restore(visit.names)
+
+    def _new_trace(self, trace: Any) -> None:
+        """Replace the token at the first touch in each inner trace, so that its body is traced anew each time."""
+        if trace in self._seen:
+            return
+        self._seen.add(trace)
+        token = _TraceToken()
+        if self._own_token is None:
+            _thread.token = token
+        else:
+            self._own_token = token
+        self._token.__exit__(None, None, None)
+        self._token = _trace_key(token)
+        self._token.__enter__()
+
+    def note(self, slot: Slot) -> None:
+        """Mark a variable as gotten in this run of the visited function."""
+        if not slot.gotten:
+            slot.gotten = True
+            self._gotten.append(slot)
+
+    def at_frame_level(self) -> Any:
+        """Return a context manager under which JAX operations belong to the frame's own trace."""
+        return _compat.set_current_trace(self.trace)
+
+    # Values
+
+    def check_open(self, slot: Slot, what: str) -> None:
+        """Raise unless the frame is open."""
+        if not self.is_open:
+            raise FailedPreconditionError(refusals.closed_frame(slot, what))
+
+    def read(self, slot: Slot) -> Any:
+        """Return the current value of a variable, an array or tracer usable where the caller runs."""
+        if not self.is_open:
+            self.check_open(slot, "value")
+        if _compat.current_trace() is not self.trace:
+            return self._read_inside(slot)
+        if slot.ref is not None:
+            return slot.ref[...]
+        value = slot.value
+        if is_hole(value):
+            raise FailedPreconditionError(refusals.uninitialized(slot))
+        return value
+
+    def _read_inside(self, slot: Slot) -> Any:
+        trace = _compat.current_trace()
+        if trace not in self._seen:
+            self.touch()
+        if slot.ref is None:
+            self._before_inner_read(slot, trace)
+        if slot.ref is not None:
+            refusals.check_inner_read(self, slot)
+            return slot.ref[...]
+        slot.read_inside = True
+        if is_hole(slot.value):
+            raise FailedPreconditionError(refusals.uninitialized(slot))
+        return slot.value
+
+    def _before_inner_read(self, slot: Slot, trace: Any) -> None:
+        if slot.key in self.written:
+            self._back_by_ref(slot)
+            return
+        if not (self.eager and self._is_cached_by_jax(trace)):
+            return
+        if self.may_stage:
+            raise NeedsStaging
+        if not refusals.below_map(self):
+            # JAX's trace caches keep what a traced body closed over: a ref can be emptied at the end.
+            self._back_by_ref(slot)
+
+    def _is_cached_by_jax(self, trace: Any) -> bool:
+        traces = _compat.enclosing_traces(trace, self.trace)
+        return any(type(t).__name__ == "DynamicJaxprTrace" for t in traces)
+
+    def write(self, slot: Slot, value: Any) -> None:
+        """Set the value of a variable; `value` has its shape and dtype."""
+        self.check_open(slot, "assign")
+        slot.written = True
+        if _compat.current_trace() is not self.trace:
+            self._write_inside(slot, value)
+            return
+        if _compat.is_leaked(value, self.trace):
+            raise TransformError(refusals.leaked(slot))
+        if slot.ref is not None:
+            slot.ref[...] = value
+        else:
+            slot.value = value
+
+    def _write_inside(self, slot: Slot, value: Any) -> None:
+        if _compat.current_trace() not in self._seen:
+            self.touch()
+        refusals.check_inner_write(self, slot)
+        if slot.ref is None:
+            if self.eager and self.may_stage:
+                raise NeedsStaging
+            if slot.read_inside and slot.key not in self.written:
+                self._learn_write(slot)
+            self._back_by_ref(slot)
+        self.written.add(slot.key)
+        slot.ref[...] = jax.lax.stop_gradient(value)
+
+    def _learn_write(self, slot: Slot) -> None:
+        raise Restart(slot.key)
+
+    def _back_by_ref(self, slot: Slot) -> None:
+        if is_hole(slot.value):
+            raise FailedPreconditionError(refusals.uninitialized(slot))
+        with self.at_frame_level():
+            guarded = refusals.guard(slot, slot.value)
+            slot.ref = _compat.new_ref(guarded, kind="no_grad_no_remat")
+
+    # Random keys
+
+    def next_key(self, stream: str | None, axis_name: Any) -> Any:
+        """Return a fresh random key; inside a loop a fresh one in each step."""
+        self.touch()
+        if self.rng is None:
+            raise FailedPreconditionError(refusals.no_rng())
+        from jaxvars.filling import name_hash
+
+        base = jax.random.fold_in(self.rng, name_hash(f"next_rng_key:{stream or ''}"))
+        key = jax.random.fold_in(base, self._count_key(axis_name))
+        if axis_name is None:
+            return key
+        axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+        for axis in axes:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        return key
+
+    def _count_key(self, axis_name: Any) -> Any:
+        inside = _compat.current_trace() is not self.trace
+        if self._key_ref is None and not inside:
+            self.keys_drawn += 1
+            return np.uint32(self.keys_drawn - 1)
+        if inside and self.eager and self.may_stage:
+            raise NeedsStaging
+        refusals.check_inner_key(self, axis_name)
+        if self._key_ref is None:
+            with self.at_frame_level():
+                start = jax.numpy.uint32(self.keys_drawn)
+                self._key_ref = _compat.new_ref(start, kind="no_grad_no_remat")
+        count = self._key_ref[...]
+        self._key_ref[...] = count + np.uint32(1)
+        return count
+
+
+def current_frame(what: str = "get_variable") -> Frame:
+    """Return the open frame of this context.
+
+    Args:
+      what: the public function that needs it, for the error text.
+
+    Raises:
+      FailedPreconditionError: outside every frame; says what to wrap.
+    """
+    frame = _current.get()
+    if frame is None:
+        raise FailedPreconditionError(refusals.outside_frame(what))
+    return frame
+
+
+def open_frame() -> Frame | None:
+    """Return the open frame of this context, or None."""
+    return _current.get()

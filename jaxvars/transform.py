@@ -1,0 +1,460 @@
+"""`transform`: from a function that calls `get_variable` to pure `init` and `apply`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvars import refusals
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
+from jaxvars.filling import as_key, fill
+from jaxvars.frame import NeedsStaging, Restart
+from jaxvars.frames import ApplyFrame, DefiningFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
+from jaxvars.spec import Hole, VariableSpec, is_hole
+from jaxvars.staging import Staging
+from jaxvars.variables import Variables
+
+__all__ = ["Model", "MultiModel", "multi_transform", "transform"]
+
+_RESERVED = ("rng", "variables")
+
+
+def transform(fn: Callable[..., Any], *, tf1_op_names: bool = False) -> Model:
+    """Make a model of a function that calls `jv.get_variable`. TF1: building a graph; Haiku: ``transform_with_state``.
+
+    Args:
+      fn: the model function: any arguments and results. It may use every JAX transform.
+      tf1_op_names: name variables as TensorFlow named their ops, so that ported code gets the very names of its
+        checkpoints: ``a/w_1`` where a scope or op took ``a/w``.
+
+    Returns:
+      The model, with pure `specs`, `init` and `apply`.
+
+    Raises:
+      InvalidArgumentError: `fn` has a parameter ``rng`` or ``variables``, which `init` and `apply` take themselves.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxvars as jv
+      >>> def net(x):
+      ...     w = jv.get_variable("w", [3, 2], initializer=jv.ones_initializer())
+      ...     return x @ w
+      >>> model = jv.transform(net)
+      >>> variables = model.init(0, jnp.ones([1, 3]))
+      >>> out, variables = model.apply(variables, jnp.ones([1, 3]))
+      >>> out
+      Array([[3., 3.]], dtype=float32)
+    """
+    return Model(fn, tf1_op_names=tf1_op_names)
+
+
+class Model:
+    """A model function as pure functions of its variables. Made by `transform`."""
+
+    def __init__(self, fn: Callable[..., Any], *, tf1_op_names: bool = False) -> None:
+        """Wrap `fn`; see `transform`."""
+        _check_function(fn)
+        self.fn = fn
+        self.tf1_op_names = tf1_op_names
+        # What runs have learned: which variables are written inside transforms, and how to run eagerly.
+        self._written: frozenset[str] = frozenset()
+        self._staging = Staging(self._apply_here)
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+    def __repr__(self) -> str:
+        return f"<jv.Model {self.__name__}>"
+
+    # specs and init
+
+    def specs(self, *args: Any, **kwargs: Any) -> Variables:
+        """Return the variables that the model makes for these arguments, all of them holes.
+
+        The function runs once, abstractly: no random number is drawn and no value computed.
+
+        Args:
+          *args: the model's arguments; arrays may be ``jax.ShapeDtypeStruct``.
+          **kwargs: the same.
+
+        Returns:
+          `Variables` whose values are holes, for `jv.checkpoint.restore` and `jv.placement`.
+
+        Raises:
+          InvalidArgumentError: whatever `get_variable` refuses.
+
+        Example:
+          >>> import jax, jaxvars as jv
+          >>> model = jv.transform(lambda x: x @ jv.get_variable("w", [3, 2]))
+          >>> model.specs(jax.ShapeDtypeStruct((1, 3), "float32"))["w"].shape
+          (3, 2)
+        """
+        frame = self._run_specs(args, kwargs, None)
+        return _holes(frame)
+
+    def init(self, rng: Any, *args: Any, variables: Variables | None = None, **kwargs: Any) -> Variables:
+        """Make the model's variables; with `variables`, only those it lacks or holds as holes.
+
+        The value of a variable depends on `rng` and its own name only: not on creation order, on other layers, or
+        on what was already there. Works under ``jax.jit`` and ``jax.vmap``.
+
+        Args:
+          rng: a JAX key or an int seed.
+          *args: the model's arguments.
+          variables: values to keep; its extra names are kept too.
+          **kwargs: the model's keyword arguments.
+
+        Returns:
+          All variables of the model with values, and the extra ones of `variables`.
+
+        Raises:
+          InvalidArgumentError: a value in `variables` has another shape or dtype than the model asks for.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxvars as jv
+          >>> model = jv.transform(lambda x: x @ jv.get_variable("w", [3, 2]))
+          >>> old = jv.Variables({"w": jnp.ones([3, 2]), "unused": jnp.zeros(1)})
+          >>> sorted(model.init(0, jnp.ones([1, 3]), variables=old))
+          ['unused', 'w']
+        """
+        if variables is not None:
+            _check_variables(variables, "init")
+        key = as_key(rng)
+        frame = self._run_specs(args, kwargs, variables)
+        wanted = _holes(frame)
+        if variables is None:
+            merged = wanted
+        else:
+            _check_agreement(self, wanted, variables)
+            merged = wanted | variables
+        holes = {name: merged[name] for name in wanted if is_hole(merged[name])}
+        computed = {name for name in holes if frame.holes.get(name, 0) is None}
+        fillable = {name: _fillable(hole, frame.holes[name]) for name, hole in holes.items() if name not in computed}
+        values = fill(fillable, key)
+        if computed:
+            known = {name: merged[name] for name in wanted if not is_hole(merged[name])} | values
+            values |= self._computed_values(known, computed, key, args, kwargs)
+        return with_values(merged, values)
+
+    def _run_specs(self, args: Any, kwargs: Any, given: Variables | None) -> SpecsFrame:
+        frame = SpecsFrame(given, rng=None, written=self._written, tf1_op_names=self.tf1_op_names)
+
+        # A fresh function each time: JAX caches traces by function identity.
+        def abstract(leaves: list[Any], key: Any) -> None:
+            call_args, call_kwargs = rebuild(leaves)
+            frame.rng = key
+            self._run(frame, call_args, call_kwargs)
+
+        leaves, rebuild = _split(args, kwargs)
+        jax.eval_shape(abstract, leaves, jax.random.key(0))
+        self._written |= frame.written
+        return frame
+
+    def _computed_values(
+        self, known: Mapping[str, Any], computed: set[str], key: Any, args: Any, kwargs: Any
+    ) -> dict[str, Any]:
+        """Run the model once more, to compute the initial values that its own code makes."""
+        leaves, rebuild = _split(args, kwargs)
+
+        def compute(known: Mapping[str, Any], leaves: list[Any], key: Any) -> dict[str, Any]:
+            call_args, call_kwargs = rebuild(leaves)
+            frame = InitialValuesFrame(dict(known), rng=key, tf1_op_names=self.tf1_op_names)
+            self._run(frame, call_args, call_kwargs)
+            return {name: frame.computed[name] for name in computed}
+
+        abstract = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        if abstract:
+            _refuse_dependence(compute, known, leaves, abstract, key)
+            leaves = [
+                jax.numpy.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves
+            ]
+        return jax.jit(compute)(known, leaves, key)
+
+    # apply
+
+    def apply(self, variables: Variables, *args: Any, rng: Any = None, **kwargs: Any) -> tuple[Any, Variables]:
+        """Run the model on these variables; pure: returns the result and the variables after it.
+
+        Args:
+          variables: a value for every variable of the model. Extra names pass through.
+          *args: the model's arguments.
+          rng: a JAX key or int seed for `jv.next_rng_key`, if the model draws keys.
+          **kwargs: the model's keyword arguments.
+
+        Returns:
+          ``(out, variables)``: what the function returned, and the variables with its assignments, in the very
+          layout that was given.
+
+        Raises:
+          NotFoundError: variables are missing (all are listed, with the line that makes them).
+          FailedPreconditionError: variables have no value yet.
+          InvalidArgumentError: a shape or dtype differs from what the model asks for.
+          TransformError: a use of a variable that a JAX transform cannot carry.
+
+        Example:
+          >>> import jaxvars as jv
+          >>> def counter():
+          ...     return jv.get_variable("n", [], "int32", initializer=jv.zeros_initializer()).assign_add(1)
+          >>> model = jv.transform(counter)
+          >>> out, variables = model.apply(model.init(0))
+          >>> int(variables["n"])
+          1
+        """
+        _check_variables(variables, "apply")
+        key = None if rng is None else as_key(rng)
+        try:
+            if self._staging.preferred:
+                return self._staging.run(variables, args, kwargs, key)
+            return self._apply_here(variables, args, kwargs, key, may_stage=self._staging.possible)
+        except NeedsStaging:
+            return self._staging.run(variables, args, kwargs, key)
+        except Mismatch as mismatch:
+            raise self._explain(mismatch, variables, args, kwargs) from None
+
+    def __call__(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
+        """Run the model and return only its result.
+
+        Raises:
+          FailedPreconditionError: the model assigned variables; use `apply`, which returns them.
+        """
+        out, after = self.apply(variables, *args, **kwargs)
+        changed = [name for name, old, new in zip(variables, variables._leaves, after._leaves, strict=True) if old is not new]
+        if changed:
+            raise FailedPreconditionError(
+                f"{self!r} assigned {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}, and a plain call "
+                "would lose that. Write:\n    out, variables = model.apply(variables, *args)"
+            )
+        return out
+
+    def _apply_here(
+        self, variables: Variables, args: Any, kwargs: Any, key: Any, *, may_stage: bool = False
+    ) -> tuple[Any, Variables]:
+        while True:
+            frame = ApplyFrame(variables, rng=key, written=self._written, tf1_op_names=self.tf1_op_names)
+            frame.may_stage = may_stage
+            try:
+                out = self._run(frame, args, kwargs)
+            except Restart as restart:
+                self._written |= {restart.key}
+                continue
+            return out, with_values(variables, frame.results)
+
+    def _run(self, frame: DefiningFrame, args: Any, kwargs: Any) -> Any:
+        """Run the function in a frame; afterwards `frame.results` holds what it wrote."""
+        frame.open(sys._getframe())
+        try:
+            out = self.fn(*args, **kwargs)
+            frame.results = frame.current_values()
+        except Exception as error:
+            ours = refusals.explained(error, frame)
+            if ours is None:
+                raise
+            raise ours from error
+        finally:
+            frame.close()
+        return out
+
+    def _explain(self, mismatch: Mismatch, variables: Variables, args: Any, kwargs: Any) -> Exception:
+        """Every problem at once: run the specs, and compare all of them."""
+        try:
+            wanted = _holes(self._run_specs(args, kwargs, variables))
+        except Exception:
+            wanted = Variables({})
+        return _mismatch_error(self, mismatch, wanted, variables)
+
+
+def _check_function(fn: Callable[..., Any]) -> None:
+    if not callable(fn):
+        raise InvalidTypeError(f"jv.transform takes a function, got {type(fn).__name__}: jv.transform(fn).")
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):
+        return
+    taken = [name for name in _RESERVED if name in parameters]
+    if taken:
+        raise InvalidArgumentError(
+            f"The model function {getattr(fn, '__name__', fn)!r} has a parameter {' and '.join(map(repr, taken))}, which "
+            "model.init and model.apply take themselves. Give it another name."
+        )
+
+
+def _check_variables(variables: Any, what: str) -> None:
+    if isinstance(variables, Variables):
+        return
+    hint = "Write: jv.Variables.from_nested(tree)" if isinstance(variables, Mapping) else "Variables come first."
+    raise InvalidTypeError(f"model.{what} takes jv.Variables, got {type(variables).__name__}. {hint}")
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _split(args: Any, kwargs: Any) -> tuple[list[Any], Callable[[list[Any]], tuple[Any, Any]]]:
+    """Separate the arrays among the arguments from all else, which a trace closes over as it is."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    rest = [None if _is_array(leaf) else leaf for leaf in leaves]
+    where = [_is_array(leaf) for leaf in leaves]
+
+    def rebuild(arrays: list[Any]) -> tuple[Any, Any]:
+        remaining = iter(arrays)
+        return jax.tree.unflatten(structure, [next(remaining) if a else r for a, r in zip(where, rest, strict=True)])
+
+    return arrays, rebuild
+
+
+def _holes(frame: SpecsFrame) -> Variables:
+    def hole(spec: VariableSpec) -> Hole:
+        found = frame.holes[spec.key]
+        return Hole(spec.shape, spec.dtype) if found is None else found
+
+    return Variables.from_specs([(spec, hole(spec)) for spec in frame.records])
+
+
+def _fillable(hole: Any, wanted: Hole | None) -> Any:
+    """The hole to fill: a given one may be plain (from eval_shape) or carry a sharding."""
+    if getattr(hole, "initializer", None) is not None or wanted is None:
+        return hole
+    return wanted.update(sharding=hole.sharding)
+
+
+def _check_agreement(model: Model, wanted: Variables, given: Variables) -> None:
+    for name in wanted:
+        if name in given:
+            problem = _disagreement(wanted[name], given[name])
+            if problem:
+                raise _mismatch_error(model, Mismatch(name, problem), wanted, given, missing_is_fine=True)
+
+
+def _disagreement(wanted: Any, found: Any) -> str:
+    if tuple(wanted.shape) != tuple(found.shape):
+        return f"has shape {tuple(found.shape)}, and the model asks for {tuple(wanted.shape)}"
+    if wanted.dtype != found.dtype:
+        return f"has dtype {found.dtype}, and the model asks for {wanted.dtype}"
+    return ""
+
+
+def _mismatch_error(
+    model: Model, first: Mismatch, wanted: Variables, given: Variables, missing_is_fine: bool = False
+) -> Exception:
+    problems: dict[str, str] = {first.key: first.problem}
+    for name in wanted:
+        if name not in given:
+            if not missing_is_fine:
+                problems[name] = "missing"
+        elif is_hole(given[name]) and not missing_is_fine:
+            problems[name] = "uninitialized"
+        elif problem := _disagreement(wanted[name], given[name]):
+            problems[name] = problem
+    specs = wanted.variable_specs
+    lines: list[str] = []
+    for name, problem in problems.items():
+        near = nearest_names(name, given) if problem == "missing" else []
+        hint = f" (there is {', '.join(near)})" if near else ""
+        site = specs[name].defined_at if name in specs else ""
+        lines.append(f"    {name}: {problem}{hint}{f', asked for at {site}' if site else ''}")
+    kinds = {p if p in ("missing", "uninitialized") else "differs" for p in problems.values()}
+    text = (
+        f"The given variables do not fit {model!r}, {len(problems)} of them:\n" + "\n".join(lines) + "\nWrite:\n"
+        "    variables = model.init(0, *args, variables=variables)    # makes what is missing, keeps what is there"
+    )
+    if kinds == {"missing"}:
+        return NotFoundError(text)
+    if kinds == {"uninitialized"}:
+        return FailedPreconditionError(f"Attempting to use uninitialized values. {text}")
+    return InvalidArgumentError(text)
+
+
+def _refuse_dependence(
+    compute: Callable[..., Any], known: Any, leaves: list[Any], abstract: list[int], key: Any
+) -> None:
+    """Raise if an initial value depends on arguments of which only the shape was given."""
+    closed = jax.make_jaxpr(compute)(known, leaves, key)
+    first = len(jax.tree.leaves(known))
+    tainted = {closed.jaxpr.invars[first + i] for i in abstract}
+    for equation in closed.jaxpr.eqns:
+        if any(v in tainted for v in equation.invars if not hasattr(v, "val")):
+            tainted.update(equation.outvars)
+    if any(v in tainted for v in closed.jaxpr.outvars if not hasattr(v, "val")):
+        raise InvalidArgumentError(
+            "The initial value of a variable is computed from the model's arguments, so init needs those as arrays, "
+            "not as jax.ShapeDtypeStruct."
+        )
+
+
+class MultiModel(dict[str, Model]):
+    """Several models over one state: a dict of models, with the specs and init of their union."""
+
+    def specs(self, **arguments: Any) -> Variables:
+        """Return the holes of all models.
+
+        Args:
+          **arguments: per model name the tuple of its arguments (or a single one).
+        """
+        merged = Variables({})
+        for name, args in self._calls(arguments):
+            wanted = self[name].specs(*args)
+            _check_agreement(self[name], wanted, merged)
+            merged = wanted | merged
+        return merged
+
+    def init(self, rng: Any, variables: Variables | None = None, **arguments: Any) -> Variables:
+        """Make the variables of all models; those of one name are shared.
+
+        Args:
+          rng: a JAX key or an int seed.
+          variables: values to keep.
+          **arguments: per model name the tuple of its arguments (or a single one).
+
+        Returns:
+          The variables of all models.
+
+        Raises:
+          InvalidArgumentError: two models ask for one name with different shapes or dtypes.
+        """
+        key = as_key(rng)
+        merged = variables
+        for name, args in self._calls(arguments):
+            merged = self[name].init(key, *args, variables=merged)
+        return Variables({}) if merged is None else merged
+
+    def _calls(self, arguments: Mapping[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
+        unknown = [name for name in arguments if name not in self]
+        lacking = [name for name in self if name not in arguments]
+        if unknown or lacking:
+            raise InvalidArgumentError(
+                f"Give one tuple of arguments per model ({', '.join(self)})"
+                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+                + (f"; lacking: {', '.join(lacking)}" if lacking else "")
+                + ". Write: models.init(0, name=(x, y), other=(z,))"
+            )
+        return [(n, arguments[n] if isinstance(arguments[n], tuple) else (arguments[n],)) for n in self]
+
+
+def multi_transform(fns: Mapping[str, Callable[..., Any]], *, tf1_op_names: bool = False) -> MultiModel:
+    """Make models of several functions that share their variables by name. Haiku: ``multi_transform``.
+
+    Args:
+      fns: the functions by name.
+      tf1_op_names: see `transform`.
+
+    Returns:
+      A dict of models, whose own `specs` and `init` are those of the union.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxvars as jv
+      >>> def encode(x):
+      ...     return x @ jv.get_variable("embedding", [3, 2])
+      >>> def decode(y):
+      ...     return y @ jv.get_variable("embedding", [3, 2]).T
+      >>> models = jv.multi_transform({"encode": encode, "decode": decode})
+      >>> variables = models.init(0, encode=jnp.ones([1, 3]), decode=jnp.ones([1, 2]))
+      >>> list(variables), models["decode"](variables, jnp.ones([1, 2])).shape
+      (['embedding'], (1, 3))
+    """
+    return MultiModel({name: Model(fn, tf1_op_names=tf1_op_names) for name, fn in fns.items()})
