@@ -7,6 +7,7 @@ alias the mapping. One read into an array of our own costs the same as the copy 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,9 @@ import numpy.typing as npt
 
 from jaxvars.errors import DataLossError, NotFoundError
 
-__all__ = ["RangedFile"]
+__all__ = ["RangedFile", "list_folder", "shard_files"]
+
+_SHARD_SUFFIX = re.compile(r"-(?:\d{5}|\?{5})-of-(?:\d{5}|\?{5})\Z")
 
 
 class RangedFile:
@@ -75,3 +78,19 @@ class RangedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def shard_files(prefix: str) -> list[str]:
+    """Return the files ``<prefix>-?????-of-?????``, sorted (`prefix` may itself end in such a pattern)."""
+    prefix = _SHARD_SUFFIX.sub("", prefix)
+    folder, base = os.path.split(prefix)
+    pattern = re.compile(re.escape(base) + r"-\d{5}-of-\d{5}\Z")
+    return sorted(os.path.join(folder, name) for name in list_folder(folder) if pattern.match(name))
+
+
+def list_folder(folder: str) -> list[str]:
+    """Return the names in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

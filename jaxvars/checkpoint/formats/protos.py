@@ -18,6 +18,7 @@ __all__ = [
     "as_bytes",
     "as_int",
     "fields",
+    "parse_shape",
     "read_varint",
     "signed",
     "write_varint",
@@ -25,6 +26,8 @@ __all__ = [
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES = 10
+_MOST_DIMS = 254
+_LARGEST_DIM = 1 << 48
 
 
 def read_varint(data: bytes, position: int, what: str) -> tuple[int, int]:
@@ -101,3 +104,20 @@ def as_bytes(value: int | bytes, what: str) -> bytes:
     if isinstance(value, int):
         raise DataLossError(f"{what} is damaged: it has a number where bytes belong.")
     return value
+
+
+def parse_shape(data: bytes, what: str) -> tuple[int, ...]:
+    """Return the shape that a TensorShapeProto describes; every dimension is known and sensible."""
+    dims: list[int] = []
+    for number, value in fields(data, what):
+        if number == 2:
+            size = 0
+            for part, amount in fields(as_bytes(value, what), what):
+                if part == 1:
+                    size = signed(as_int(amount, what))
+            dims.append(size)
+        elif number == 3 and as_int(value, what):
+            raise DataLossError(f"{what} is damaged: a stored tensor of unknown rank.")
+    if len(dims) > _MOST_DIMS or any(not 0 <= dim < _LARGEST_DIM for dim in dims):
+        raise DataLossError(f"{what} is damaged: no tensor has the shape {dims[:8]}.")
+    return tuple(dims)

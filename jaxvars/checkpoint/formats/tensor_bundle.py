@@ -20,7 +20,7 @@ from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.bundle_strings import read_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
 from jaxvars.checkpoint.formats.files import RangedFile
-from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, signed
+from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, parse_shape, signed
 from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.tensor_slice import TensorSlice, check_tiling, parse_slice, slice_key
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
@@ -28,7 +28,6 @@ from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 __all__ = ["TensorBundle", "is_bundle_index"]
 
 _SUPPORTED_VERSION = 1
-_MOST_DIMS = 254
 _MOST_SHARDS = 99_999  # the file names have five digits
 
 
@@ -259,7 +258,7 @@ def _parse_entry(key: bytes, data: bytes, what: str) -> _Entry:
     slices: list[TensorSlice] = []
     for number, value in fields(data, what):
         if number == 2:
-            shape = _parse_shape(as_bytes(value, what), what)
+            shape = parse_shape(as_bytes(value, what), what)
         elif number == 7:
             slices.append(parse_slice(as_bytes(value, what), what))
         elif number in numbers:
@@ -268,19 +267,3 @@ def _parse_entry(key: bytes, data: bytes, what: str) -> _Entry:
         raise DataLossError(f"{what} is damaged: a negative size or offset.")
     tf_types.type_name(numbers[1], what)
     return _Entry(key, numbers[1], shape, numbers[3], numbers[4], numbers[5], numbers[6], tuple(slices))
-
-
-def _parse_shape(data: bytes, what: str) -> tuple[int, ...]:
-    dims: list[int] = []
-    for number, value in fields(data, what):
-        if number == 2:
-            size = 0
-            for part, amount in fields(as_bytes(value, what), what):
-                if part == 1:
-                    size = signed(as_int(amount, what))
-            dims.append(size)
-        elif number == 3 and as_int(value, what):
-            raise DataLossError(f"{what} is damaged: a stored tensor of unknown rank.")
-    if len(dims) > _MOST_DIMS or any(not 0 <= dim < 1 << 48 for dim in dims):
-        raise DataLossError(f"{what} is damaged: no tensor has the shape {dims[:8]}.")
-    return tuple(dims)

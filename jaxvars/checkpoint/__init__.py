@@ -1,0 +1,23 @@
+"""Checkpoints: see what is in one, plan a restore by name, carry it out, save.
+
+Files are read whatever their format (TensorFlow V2, Orbax), found by their content, without TensorFlow.
+"""
+
+from jaxvars.checkpoint.inspection import inspect
+from jaxvars.checkpoint.matching import PlanRow
+from jaxvars.checkpoint.plan import RestorePlan, plan
+from jaxvars.checkpoint.reader import CheckpointReader, LazyArray, open
+from jaxvars.checkpoint.restore import restore
+from jaxvars.checkpoint.save import save
+
+__all__ = [
+    "CheckpointReader",
+    "LazyArray",
+    "PlanRow",
+    "RestorePlan",
+    "inspect",
+    "open",
+    "plan",
+    "restore",
+    "save",
+]

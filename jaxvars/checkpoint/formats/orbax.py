@@ -1,0 +1,250 @@
+"""Orbax checkpoints: the one module that touches Orbax, so that its pitfalls are met in one place.
+
+* One flat level of names: nested trees whose components contain dots lose values silently.
+* Names, shapes and dtypes come from our record and are compared before Orbax reads: it casts float to int
+  silently, and hands back the request itself for a name it lacks.
+* Values are checksummed: most flipped bits in an Orbax checkpoint load silently.
+* Arrays without elements are kept in the record: Orbax refuses them.
+* Always explicit targets: without them Orbax asks for the devices of the machine that saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from jaxvars.checkpoint.formats.base import TensorInfo
+from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.orbax_record import Entry, decode_record, dtype_name, read_metadata_file
+from jaxvars.errors import DataLossError, InvalidArgumentError, JaxvarsError
+from jaxvars.spec import VariableSpec
+
+__all__ = ["OrbaxSource", "orbax_errors", "orbax_module"]
+
+_ITEM = "state"  # the name under which Orbax's `save` files a tree
+_MOST_BYTES_AT_ONCE = 1 << 28
+_Path = tuple[Any, ...]
+
+
+def orbax_module() -> Any:
+    """Return Orbax's v1 API, imported on first use."""
+    from orbax.checkpoint import v1
+
+    return v1
+
+
+@contextlib.contextmanager
+def orbax_errors(what: str) -> Generator[None, None, None]:
+    """Turn what Orbax raises into one clear error; `what` begins its text."""
+    try:
+        yield
+    except JaxvarsError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise DataLossError(f"{what}: {text}") from None
+
+
+class OrbaxSource:
+    """An Orbax checkpoint, open for reading: one of ours, or anyone's.
+
+    Trees of other programs are read as flat names, ``params/dense/kernel``. Where a checkpoint holds several
+    trees, each one's name comes first.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      DataLossError: the checkpoint is damaged.
+    """
+
+    format = "orbax"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        custom = read_metadata_file(path).get("custom_metadata")
+        self._entries = decode_record(custom, path)
+        # name -> (item, key path in the item's tree); ours are the tree's own keys.
+        self._places: dict[str, tuple[str | None, _Path]] = {}
+        self._trees: dict[str | None, Any] = {}
+        if self._entries is None:
+            self.tensors: Mapping[str, TensorInfo] = self._foreign_tensors()
+        else:
+            self.tensors = {name: _info(name, entry) for name, entry in self._entries.items()}
+
+    @property
+    def specs(self) -> Mapping[str, VariableSpec] | None:
+        """The variables as they were saved, None for a checkpoint of another program."""
+        return None if self._entries is None else {name: e.spec for name, e in self._entries.items()}
+
+    def _foreign_tensors(self) -> dict[str, TensorInfo]:
+        root, items = _items(self.path)
+        ocp = orbax_module()
+        tensors: dict[str, TensorInfo] = {}
+        for item in items:
+            named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
+            with orbax_errors(f"Cannot read the names in {self.path}"), ocp.Context():
+                self._trees[item] = ocp.metadata(root, **named).metadata
+            prefix = f"{item}/" if len(items) > 1 else ""
+            for keys, leaf in _leaves(self._trees[item]):
+                name = prefix + "/".join(_component(key) for key in keys)
+                if name in tensors:
+                    raise InvalidArgumentError(
+                        f"{self.path} holds two values that are both called {name!r} when its tree is "
+                        "written as flat names. Load it with Orbax, and write: Variables.from_nested(tree)"
+                    )
+                tensors[name] = _foreign_info(name, leaf)
+                self._places[name] = (item, keys)
+        self._root = root
+        return tensors
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Return one tensor as an array in the file's dtype, checked against its checksum."""
+        return next(iter(self.read_many([name])))[1]
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield (name, array) in groups that Orbax reads at once.
+
+        Raises:
+          DataLossError: the values do not match their checksum or what the checkpoint says of them.
+        """
+        for group in self._groups(names):
+            if self._entries is None:
+                yield from self._read_foreign(group)
+            else:
+                yield from self._read_ours(group)
+
+    def _groups(self, names: Iterable[str]) -> Iterator[list[str]]:
+        group: list[str] = []
+        size = 0
+        for name in names:
+            group.append(name)
+            size += self.tensors[name].nbytes
+            if size >= _MOST_BYTES_AT_ONCE:
+                yield group
+                group, size = [], 0
+        if group:
+            yield group
+
+    def _read_ours(self, names: list[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        assert self._entries is not None
+        entries = self._entries
+        wanted = {name for name in names if not entries[name].at}
+        values = self._load(
+            {name: _target(e.shape, e.dtype) for name, e in entries.items() if name in wanted}
+        )
+        for name in names:
+            entry = entries[name]
+            value = np.empty(entry.shape, entry.dtype) if entry.at else values.pop(name)
+            yield name, self._checked(name, value, entry.shape, entry.dtype, entry.crc32c)
+
+    def read_onto(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Read variables of one of our checkpoints straight onto the shardings of `targets`.
+
+        For arrays that no single process holds whole; those have no checksum to verify.
+        """
+        assert self._entries is not None
+        return self._load(dict(targets))
+
+    def _load(self, targets: dict[str, Any]) -> dict[str, Any]:
+        """Load a part of our flat tree: every other name is left out by a placeholder."""
+        assert self._entries is not None
+        if not targets:
+            return {}
+        ocp = orbax_module()
+        stored = [name for name, entry in self._entries.items() if not entry.at]
+        tree = {name: targets.get(name, ocp.PLACEHOLDER) for name in stored}
+        with orbax_errors(f"Cannot read {self.path}"), ocp.Context():
+            loaded = ocp.load(self.path, tree, checkpointable_name=_ITEM)
+        return {name: loaded[name] for name in targets}
+
+    def _read_foreign(self, names: list[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        ocp = orbax_module()
+        for item, tree in self._trees.items():
+            wanted = {self._places[name][1]: name for name in names if self._places[name][0] == item}
+            if not wanted:
+                continue
+            for name in wanted.values():
+                if self.tensors[name].problem:
+                    raise InvalidArgumentError(
+                        f"Cannot read {name!r} of {self.path}: {self.tensors[name].problem}."
+                    )
+
+            def target(keys: _Path, leaf: Any, wanted: dict[_Path, str] = wanted) -> Any:
+                if keys not in wanted:
+                    return ocp.PLACEHOLDER
+                return _target(leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf
+
+            named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
+            abstract = jax.tree_util.tree_map_with_path(target, tree)
+            with orbax_errors(f"Cannot read {self.path}"), ocp.Context():
+                loaded = ocp.load(self._root, abstract, **named)
+            for keys, value in jax.tree_util.tree_leaves_with_path(loaded):
+                if keys in wanted:
+                    info = self.tensors[wanted[keys]]
+                    yield info.name, self._checked(info.name, np.asarray(value), info.shape, info.dtype, None)
+
+    def _checked(
+        self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], checksum: int | None
+    ) -> npt.NDArray[Any]:
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != dtype:
+            raise DataLossError(
+                f"{self.path} is damaged: {name!r} should be {dtype} of shape {shape}, and is "
+                f"{getattr(value, 'dtype', type(value).__name__)} of shape {getattr(value, 'shape', ())}."
+            )
+        if checksum is not None and crc32c(value) != checksum:
+            raise DataLossError(
+                f"{self.path} is damaged: the values of {name!r} do not match their checksum."
+            )
+        return value
+
+    def close(self) -> None:
+        """Do nothing: Orbax keeps no file open between reads."""
+
+
+def _info(name: str, entry: Entry) -> TensorInfo:
+    return TensorInfo(name, entry.shape, entry.dtype, dtype_name(entry.spec.dtype))
+
+
+def _foreign_info(name: str, leaf: Any) -> TensorInfo:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return TensorInfo(name, tuple(leaf.shape), np.dtype(leaf.dtype), np.dtype(leaf.dtype).name)
+    if isinstance(leaf, (bool, int, float)):
+        dtype = np.asarray(leaf).dtype
+        return TensorInfo(name, (), dtype, dtype.name)
+    kind = type(leaf).__name__
+    return TensorInfo(name, (), np.dtype(object), kind, f"its type is {kind}, which has no array of values")
+
+
+def _items(path: str) -> tuple[str, list[str | None]]:
+    """Return the folder to give to Orbax, and the names of the trees in it."""
+    if not os.path.isfile(os.path.join(path, "_CHECKPOINT_METADATA")):
+        parent, name = os.path.split(path)
+        if os.path.isfile(os.path.join(parent, "_CHECKPOINT_METADATA")):
+            return parent, [name]  # the path is one tree of a larger checkpoint
+    inner = sorted(n for n in os.listdir(path) if os.path.isfile(os.path.join(path, n, "_METADATA")))
+    return path, [*inner] if inner else [None]
+
+
+def _leaves(tree: Any) -> list[tuple[_Path, Any]]:
+    return list(jax.tree_util.tree_leaves_with_path(tree))
+
+
+def _component(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _target(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+    """A NumPy target that takes no memory: Orbax looks only at its type, shape and dtype."""
+    return np.broadcast_to(np.zeros((), dtype), shape)

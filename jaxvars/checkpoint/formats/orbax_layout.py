@@ -1,0 +1,94 @@
+"""The folders of Orbax checkpoints as they lie on disk: recognized, and replaced safely, without Orbax.
+
+Saving over a checkpoint goes: write a new folder beside it, move the old one aside, move the new one in,
+delete the old one. A process killed in between leaves either the old folder in place, or aside, where
+`previous_path` finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+
+__all__ = ["clean_leftovers", "is_orbax_folder", "new_path", "previous_path", "replace_folder"]
+
+_MARKERS = ("_CHECKPOINT_METADATA", "orbax.checkpoint", "manifest.ocdbt", "_METADATA")
+_PREVIOUS = ".jaxvars-previous"
+_NEW = ".jaxvars-new-"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+def is_orbax_folder(path: str) -> bool:
+    """Whether the folder holds an Orbax checkpoint (one that was finished)."""
+    if _UNFINISHED in os.path.basename(path):
+        return False
+    return any(os.path.isfile(os.path.join(path, marker)) for marker in _MARKERS)
+
+
+def previous_path(path: str) -> str | None:
+    """Return where the checkpoint at `path` was moved while it was being replaced, None if it was not."""
+    aside = path + _PREVIOUS
+    return aside if not os.path.lexists(path) and is_orbax_folder(aside) else None
+
+
+def new_path(path: str, shared: bool = False) -> str:
+    """Return the name under which a new checkpoint for `path` is written first.
+
+    Args:
+      path: where the checkpoint is to be in the end.
+      shared: whether several processes write it together, and so must agree on the name.
+    """
+    return path + _NEW + ("shared" if shared else f"{_host()}-{os.getpid()}")
+
+
+def replace_folder(new: str, path: str) -> None:
+    """Move the finished folder `new` to `path`; what was there is deleted last."""
+    aside = path + _PREVIOUS
+    if os.path.lexists(path):
+        _delete(aside)
+        os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except OSError:
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            os.rename(aside, path)
+        raise
+    _delete(aside)
+
+
+def clean_leftovers(path: str) -> None:
+    """Delete what earlier, killed saves of `path` left: folders of processes of this host that are gone."""
+    folder, base = os.path.split(path)
+    pattern = re.compile(re.escape(base + _NEW + _host()) + r"-(\d+)(\.orbax-checkpoint-tmp.*)?\Z")
+    for name in os.listdir(folder):
+        match = pattern.match(name)
+        if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
+            _delete(os.path.join(folder, name))
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())[:64]
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # there os.kill would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _delete(path: str) -> None:
+    """Delete a folder, or the symbolic link that stands for one (never what it points to)."""
+    if os.path.islink(path):
+        os.unlink(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)

@@ -1,0 +1,203 @@
+"""`jv.checkpoint.plan`: what a restore would do, before it reads any values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from jaxvars.checkpoint import plan_text
+from jaxvars.checkpoint.mapping import AssignmentMap, wanted
+from jaxvars.checkpoint.matching import PlanRow, make_rows
+from jaxvars.checkpoint.reader import CheckpointReader
+from jaxvars.checkpoint.reader import open as open_checkpoint
+from jaxvars.errors import DataLossError, InvalidArgumentError, InvalidTypeError, JaxvarsError, NotFoundError
+from jaxvars.variables import Variables
+
+__all__ = ["RestorePlan", "as_variables", "make_plan", "plan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorePlan:
+    """What `jv.checkpoint.restore` would do: one row per variable, and what is wrong.
+
+    Prints as a table, shows as one in a notebook, and goes to JSON.
+
+    Attributes:
+      path: the checkpoint, as it was asked for.
+      format: its format.
+      rows: one `PlanRow` per variable of `into`, in the order of their names.
+      unused: names in the file that no variable takes (no problem in itself).
+      num_tensors: how many tensors the file holds.
+      mapped: whether an assignment_map chose the variables.
+    """
+
+    path: str
+    format: str
+    rows: tuple[PlanRow, ...]
+    unused: tuple[str, ...]
+    num_tensors: int
+    mapped: bool = False
+
+    def _names(self, *kinds: str) -> tuple[str, ...]:
+        return tuple(row.target for row in self.rows if row.kind in kinds)
+
+    @property
+    def restored(self) -> tuple[str, ...]:
+        """Variables that get values from the file."""
+        return tuple(row.target for row in self.rows if row.is_restored)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Variables that the rules or the assignment_map leave as they are."""
+        return self._names("left")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Variables whose tensor is not in the file."""
+        return self._names("missing")
+
+    @property
+    def mismatched(self) -> tuple[str, ...]:
+        """Variables whose tensor has another shape or dtype."""
+        return self._names("shape", "dtype")
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Variables whose tensor is in the file but cannot be read."""
+        return self._names("unreadable")
+
+    @property
+    def narrowed(self) -> tuple[str, ...]:
+        """Variables whose 64-bit tensor becomes 32-bit, because JAX runs without x64."""
+        return self._names("narrow")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values to read."""
+        return sum(row.nbytes for row in self.rows if row.is_restored)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a strict restore has nothing against it (as far as shows without reading values)."""
+        return self.error() is None
+
+    def error(self, strict: bool = True) -> JaxvarsError | None:
+        """Return the error that `restore` raises, with all problems in its text; None if there is none."""
+        bad = [row for row in self.rows if row.is_problem and (strict or row.kind != "missing")]
+        if not bad:
+            return None
+        kinds = {row.kind for row in bad}
+        text = plan_text.problems(self, bad)
+        if kinds & {"shape", "dtype"} or (self.mapped and "missing" in kinds and "unreadable" not in kinds):
+            return InvalidArgumentError(text)
+        return NotFoundError(text) if "missing" in kinds else DataLossError(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain dicts, lists, strings and numbers."""
+        return {
+            "path": self.path,
+            "format": self.format,
+            "tensors": self.num_tensors,
+            "rows": [row.to_dict() for row in self.rows],
+            "missing": list(self.missing),
+            "mismatched": list(self.mismatched),
+            "unreadable": list(self.unreadable),
+            "narrowed": list(self.narrowed),
+            "unused": list(self.unused),
+            "bytes": self.nbytes,
+            "ok": self.ok,
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __iter__(self) -> Iterator[PlanRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        return plan_text.table(self)
+
+    def __repr__(self) -> str:
+        return f"<RestorePlan {self.path!r}: {plan_text.totals(self)}>"
+
+    def _repr_html_(self) -> str:
+        return plan_text.html(self)
+
+
+def plan(
+    path: str | os.PathLike[str],
+    into: Variables,
+    rules: Any = None,
+    assignment_map: AssignmentMap | None = None,
+    cast: bool = False,
+) -> RestorePlan:
+    r"""Say what `jv.checkpoint.restore` with the same arguments would do; reads names and shapes, no values.
+
+    Args:
+      path: the checkpoint, as for `jv.checkpoint.open`.
+      into: the variables to restore into, or ``model.specs(...)``.
+      rules: (pattern of the variable's name, name in the file) pairs; None as the name leaves it as it is.
+      assignment_map: TF1's map {name or scope in the file: variable or scope}.
+      cast: as for `restore`.
+
+    Returns:
+      A `RestorePlan`: print it. Problems are in it, all of them; nothing is raised for them.
+
+    Raises:
+      NotFoundError: there is no checkpoint, or a rule matches no variable.
+      InvalidArgumentError: the path is something else, or the assignment_map makes no sense.
+      InvalidTypeError: path and into are swapped.
+
+    Example:
+      >>> import tempfile, jax, jaxvars as jv
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> old = jv.Variables({"tower/weights": jax.numpy.ones((2, 3)), "logits/bias": jax.numpy.ones(3)})
+      >>> path = jv.checkpoint.save(old, folder.name + "/model.ckpt")
+      >>> new = jv.Variables({"conv1/weights": jax.ShapeDtypeStruct((2, 3), "float32")})
+      >>> plan = jv.checkpoint.plan(path, new, rules=[(r"conv1/(.*)", r"tower/\1")])
+      >>> plan.ok, plan.restored, plan.unused
+      (True, ('conv1/weights',), ('logits/bias',))
+      >>> folder.cleanup()
+    """
+    into = as_variables(path, into, "plan")
+    with open_checkpoint(path) as reader:
+        return make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "plan")
+
+
+def make_plan(
+    reader: CheckpointReader,
+    path: str,
+    into: Variables,
+    rules: Any,
+    assignment_map: AssignmentMap | None,
+    cast: bool,
+    op: str,
+) -> RestorePlan:
+    """Return the plan for an open checkpoint. `path` is what the user called it."""
+    wants = wanted(into, rules, assignment_map, f"jv.checkpoint.{op}")
+    rows = make_rows(reader, into, wants, cast)
+    used = {row.source for row in rows}
+    unused = tuple(name for name in reader if name not in used)
+    return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), assignment_map is not None)
+
+
+def as_variables(path: Any, into: Any, op: str) -> Variables:
+    """Return `into` if it is a state; say so if the arguments are swapped or it is something else."""
+    if isinstance(into, Variables):
+        return into
+    if isinstance(into, (str, os.PathLike)) and not isinstance(path, (str, os.PathLike)):
+        raise InvalidTypeError(
+            f"jv.checkpoint.{op}: path and into are swapped. "
+            f"Write: jv.checkpoint.{op}({os.fspath(into)!r}, into)"
+        )
+    raise InvalidTypeError(
+        f"jv.checkpoint.{op}: into is Variables, such as model.specs(...) or the result of model.init(...), "
+        f"not {type(into).__name__}."
+    )

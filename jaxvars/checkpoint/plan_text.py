@@ -1,0 +1,167 @@
+"""A restore plan as text, as HTML, and as the text of the error that it leads to."""
+
+from __future__ import annotations
+
+import html as html_module
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from jaxvars.checkpoint.matching import PlanRow
+
+if TYPE_CHECKING:
+    from jaxvars.checkpoint.plan import RestorePlan
+
+__all__ = ["html", "problems", "table", "totals"]
+
+_HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
+_MOST_ROWS = 2000
+_MOST_UNUSED = 8
+_MOST_PROBLEMS = 50
+
+
+def table(plan: RestorePlan) -> str:
+    """Return the plan as a plain table with a line of totals."""
+    rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    lines = [f"restore from {plan.path} ({plan.format}, {_count(plan.num_tensors, 'tensor')})", ""]
+    lines += [_line(cells, widths) for cells in [_HEADINGS, tuple("-" * width for width in widths), *rows]]
+    if len(plan.rows) > _MOST_ROWS:
+        lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
+    lines += ["", totals(plan)]
+    if plan.unused:
+        lines.append(f"not used: {_some(plan.unused, _MOST_UNUSED)}")
+    return "\n".join(lines)
+
+
+def totals(plan: RestorePlan) -> str:
+    """Return one line: how many variables get what."""
+    parts = [f"{len(plan.restored)} of {_count(len(plan.rows), 'variable')} restored ({size(plan.nbytes)})"]
+    counted = (
+        (plan.left, "left as they are"),
+        (plan.narrowed, "narrowed to 32 bits"),
+        (plan.missing, "missing"),
+        (plan.mismatched, "mismatched"),
+        (plan.unreadable, "unreadable"),
+    )
+    parts += [f"{len(names)} {text}" for names, text in counted if names]
+    if plan.unused:
+        parts.append(f"{_count(len(plan.unused), 'tensor')} of the file not used")
+    return ", ".join(parts)
+
+
+def problems(plan: RestorePlan, bad: Sequence[PlanRow]) -> str:
+    """Return the text of the error for these rows: all of them, and what to write."""
+    lines = [
+        f"Cannot restore {_count(len(bad), 'variable')} of {len(plan.rows)} from {plan.path} ({plan.format}):"
+    ]
+    lines += [f"  {_problem(row, plan)}" for row in bad[:_MOST_PROBLEMS]]
+    if len(bad) > _MOST_PROBLEMS:
+        lines.append(f"  ... and {len(bad) - _MOST_PROBLEMS} more")
+    lines.append("Nothing was restored.")
+    return "\n".join([*lines, *_advice(plan, bad)])
+
+
+def _advice(plan: RestorePlan, bad: Sequence[PlanRow]) -> Iterator[str]:
+    """Yield the lines to write instead, for the kinds of problems there are."""
+    first = {row.kind: row for row in reversed(bad)}
+    if "missing" in first and not plan.mapped:
+        row = first["missing"]
+        pair = f'("{row.target}", "{row.suggestions[0] if row.suggestions else "name in the file"}")'
+        yield f"Give the names in the file: rules=[{pair}]; or keep what is missing as it is: strict=False."
+    if "shape" in first and not plan.mapped:
+        target = first["shape"].target
+        scope = target.rsplit("/", 1)[0] + "/" if "/" in target else target
+        yield f'Leave variables as they are: rules=[("{scope}", None)].'
+    if "dtype" in first:
+        yield "Convert between floating dtypes, or between integer dtypes: cast=True."
+
+
+def _problem(row: PlanRow, plan: RestorePlan) -> str:
+    where = f" (defined at {row.defined_at})" if row.defined_at else ""
+    if row.kind == "missing":
+        likely = f" Likeliest: {', '.join(row.suggestions)}." if row.suggestions else ""
+        if plan.mapped:
+            return f"{row.target}{where}: Tensor {row.source} is not found in {plan.path} checkpoint.{likely}"
+        return f"{row.target}{where}: Key {row.source} not found in checkpoint.{likely}"
+    if row.kind == "unreadable":
+        return f"{row.target}{where}: tensor {row.source} cannot be read: {row.note}."
+    note = f"; {row.note}" if row.note else ""
+    if row.kind == "shape":
+        return (
+            f"Shape of variable {row.target} ({list(row.shape)}) doesn't match with shape of tensor "
+            f"{row.source} ({list(row.file_shape or ())}){note}{where}"
+        )
+    return (
+        f"Variable {row.target} is {row.dtype}, tensor {row.source} is {row.file_dtype}: expected dtype "
+        f"{row.dtype} does not equal original dtype {row.file_dtype}{note}{where}"
+    )
+
+
+def _cells(row: PlanRow) -> tuple[str, ...]:
+    mark = "!" if row.is_problem else ""
+    nbytes = size(row.nbytes) if row.is_restored else ""
+    return (mark, row.target, str(list(row.shape)), row.dtype, nbytes, _origin(row))
+
+
+def _origin(row: PlanRow) -> str:
+    if row.kind == "left":
+        return "(left as it is)"
+    if row.kind == "missing":
+        likely = f"; likeliest: {', '.join(row.suggestions)}" if row.suggestions else ""
+        return f"MISSING {row.source}{likely}"
+    name = row.source or ""
+    if row.transform is not None:
+        name += f" via {row.transform_name}"
+    if row.kind == "shape":
+        return f"SHAPE {name} {list(row.file_shape or ())}"
+    if row.kind == "dtype":
+        return f"DTYPE {name} {row.file_dtype}"
+    if row.kind == "unreadable":
+        return f"UNREADABLE {name}: {row.note}"
+    return f"{name} ({row.file_dtype} to {row.dtype})" if row.kind in ("narrow", "cast") else name
+
+
+def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.rjust(width) if number == 4 else cell.ljust(width)
+        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def html(plan: RestorePlan) -> str:
+    """Return the plan as an HTML table."""
+    escape = html_module.escape
+    head = "".join(f"<th style='text-align:left'>{escape(text)}</th>" for text in _HEADINGS)
+    body: list[str] = []
+    for row in plan.rows[:_MOST_ROWS]:
+        style = " style='color:#b00020'" if row.is_problem else ""
+        cells = "".join(f"<td style='text-align:left'>{escape(text)}</td>" for text in _cells(row))
+        body.append(f"<tr{style}>{cells}</tr>")
+    more = len(plan.rows) - _MOST_ROWS
+    rest = f"<p>... and {more} more</p>" if more > 0 else ""
+    unused = f"<p>not used: {escape(_some(plan.unused, _MOST_UNUSED))}</p>" if plan.unused else ""
+    return (
+        f"<p>restore from <code>{escape(plan.path)}</code> ({escape(plan.format)})</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{rest}"
+        f"<p>{escape(totals(plan))}</p>{unused}"
+    )
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes as a person reads it: ``"3.2 KB"``."""
+    amount = float(nbytes)
+    for unit in ("B", "KB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{nbytes} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("unreachable")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
