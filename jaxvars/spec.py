@@ -16,8 +16,9 @@ Initializer: TypeAlias = Callable[[Any, tuple[int, ...], Any], Any]
 Constraint: TypeAlias = Callable[[Any], Any]
 Placement: TypeAlias = str | PartitionSpec | None
 
-# TF1's names of GLOBAL_VARIABLES and TRAINABLE_VARIABLES.
+# The strings behind GraphKeys of the same names.
 GLOBAL_VARIABLES = "variables"
+LOCAL_VARIABLES = "local_variables"
 TRAINABLE_VARIABLES = "trainable_variables"
 DEFAULT_COLLECTIONS: tuple[str, ...] = (GLOBAL_VARIABLES, TRAINABLE_VARIABLES)
 

@@ -27,7 +27,7 @@ from jaxvars.spec import VariableSpec, is_hole, leaf_dtype, leaf_shape
 
 _new = object.__new__
 
-__all__ = ["State", "key_of", "missing_name_text"]
+__all__ = ["State", "as_leaf", "checked_key", "key_of", "missing_name_text"]
 
 
 def key_of(ref: Any) -> str | None:
@@ -71,8 +71,8 @@ class State(Mapping[str, jax.Array]):
         leaves: list[Any] = []
         specs: list[VariableSpec] = []
         for ref, value in values.items():
-            key = _checked_key(ref)
-            leaf = _as_leaf(key, value)
+            key = checked_key(ref)
+            leaf = as_leaf(key, value)
             leaves.append(leaf)
             specs.append(VariableSpec(key, leaf_shape(leaf), leaf_dtype(leaf)))
         self._fill(specs, leaves)
@@ -262,7 +262,8 @@ def _shown(ref: Any) -> str:
     return f'"{key}"' if key is not None else repr(ref)
 
 
-def _checked_key(ref: Any) -> str:
+def checked_key(ref: Any) -> str:
+    """Return the key of a name, handle or spec given for a new variable, or raise what is wrong with it."""
     key = key_of(ref)
     if key is None:
         raise InvalidTypeError(f"a variable's name is a string, got {type(ref).__name__}: {ref!r:.80}")
@@ -274,7 +275,7 @@ def _checked_key(ref: Any) -> str:
     return key
 
 
-def _as_leaf(key: str, value: Any) -> Any:
+def as_leaf(key: str, value: Any) -> Any:
     """A value given by the user as a strong-typed array, tracer or hole, or an error that names `key`."""
     if is_hole(value):
         return value
@@ -285,7 +286,7 @@ def _as_leaf(key: str, value: Any) -> Any:
     if isinstance(value, jax.Array):
         return jax.lax.convert_element_type(value, value.dtype) if value.weak_type else value
     if hasattr(value, "__jax_array__"):
-        return _as_leaf(key, value.__jax_array__())
+        return as_leaf(key, value.__jax_array__())
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:

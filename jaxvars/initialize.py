@@ -1,0 +1,134 @@
+"""TF1's explicit initialization on states: fill the holes, report them, ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from jaxvars.errors import InvalidTypeError, JaxvarsError, NotFoundError
+from jaxvars.filling import fill
+from jaxvars.spec import GLOBAL_VARIABLES, LOCAL_VARIABLES, is_hole
+from jaxvars.variables import Variables
+
+__all__ = [
+    "global_variables_initializer",
+    "is_variable_initialized",
+    "local_variables_initializer",
+    "report_uninitialized_variables",
+    "variables_initializer",
+]
+
+
+def variables_initializer(variables: Variables, rng: Any, names: Iterable[Any] | None = None) -> Variables:
+    """Return the state with its uninitialized variables filled (TF1: ``tf.variables_initializer``).
+
+    What has a value keeps it, so a restored state can be completed. A value depends on `rng` and the variable's
+    name only, not on which others are filled.
+
+    Args:
+      variables: the state.
+      rng: a random key or an int seed; None where no initializer is random.
+      names: names, handles, specs or a view of the variables to fill; None for all.
+
+    Raises:
+      NotFoundError: some names do not exist; all are listed.
+      FailedPreconditionError: a hole without initializer, such as a plain `jax.ShapeDtypeStruct`.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> from jaxvars.spec import Hole
+      >>> hole = Hole((2,), "float32", initializer=jv.ones_initializer())
+      >>> jv.variables_initializer(jv.Variables({"w": hole, "step": 3}), 0)
+      Variables(2 variables, 3 elements: step int32[], w float32[2])
+    """
+    wanted = variables._layout.keys if names is None else _resolved(variables, names)
+    return _filled(variables, rng, wanted)
+
+
+def global_variables_initializer(variables: Variables, rng: Any) -> Variables:
+    """Return the state with the holes of collection GLOBAL_VARIABLES filled; see `variables_initializer`.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.global_variables_initializer(jv.Variables({"w": 1.0}), 0)["w"]
+      Array(1., dtype=float32)
+    """
+    return _filled(variables, rng, variables.collection(GLOBAL_VARIABLES))
+
+
+def local_variables_initializer(variables: Variables, rng: Any) -> Variables:
+    """Return the state with the holes of collection LOCAL_VARIABLES filled; see `variables_initializer`.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.local_variables_initializer(jv.Variables({"w": 1.0}), 0)["w"]
+      Array(1., dtype=float32)
+    """
+    return _filled(variables, rng, variables.collection(LOCAL_VARIABLES))
+
+
+def report_uninitialized_variables(variables: Variables, names: Iterable[Any] | None = None) -> list[str]:
+    """Return the names of variables without a value (TF1: ``tf.report_uninitialized_variables``).
+
+    Args:
+      variables: the state.
+      names: names, handles or specs to look at; None for GLOBAL_VARIABLES and then LOCAL_VARIABLES.
+
+    Returns:
+      The names, each once, in the order of creation (or of `names`).
+
+    Example:
+      >>> import jax, jaxvars as jv
+      >>> jv.report_uninitialized_variables(jv.Variables({"w": jax.ShapeDtypeStruct((2,), "float32"), "b": 0}))
+      ['w']
+    """
+    if names is not None:
+        looked_at = _resolved(variables, names)
+    else:
+        members = [variables.collection(key) for key in (GLOBAL_VARIABLES, LOCAL_VARIABLES)]
+        looked_at = [key for view in members for key in view._layout.creation_order]
+    holes = set(variables.uninitialized)
+    return [key for key in dict.fromkeys(looked_at) if key in holes]
+
+
+def is_variable_initialized(variables: Variables, ref: Any) -> bool:
+    """Return whether a variable has a value (TF1: ``tf.is_variable_initialized``).
+
+    Raises:
+      NotFoundError: there is no such variable.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.is_variable_initialized(jv.Variables({"w": 1.0}), "w")
+      True
+    """
+    return not is_hole(variables._leaf(variables._position(ref)))
+
+
+def _resolved(variables: Variables, names: Any) -> list[str]:
+    """The keys of all refs, or one error that lists the refs that do not exist."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidTypeError(f"names is a list of variables, got {names!r:.60}. Write: [{names!r:.60}]")
+    keys: list[str] = []
+    problems: list[JaxvarsError] = []
+    for ref in names:
+        try:
+            keys.append(variables._resolve(ref))
+        except JaxvarsError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise NotFoundError("\n".join(["several variables do not exist:", *(f"  {p}" for p in problems)]))
+    return keys
+
+
+def _filled(variables: Variables, rng: Any, keys: Iterable[str]) -> Variables:
+    index = variables._layout.index
+    holes = {key: leaf for key in keys if is_hole(leaf := variables._leaf(index[key]))}
+    if not holes:
+        return variables
+    leaves = list(variables._leaves)
+    for key, value in fill(holes, rng).items():
+        leaves[index[key]] = value
+    return variables._with_leaves(leaves)

@@ -1,0 +1,197 @@
+"""The table of a state: one row per variable, totals per scope; as text, and as HTML in notebooks."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvars.buffers import is_deleted
+from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
+from jaxvars.state import State
+
+__all__ = ["ScopeTotal", "Summary", "SummaryRow", "describe", "leaf_nbytes", "leaf_size", "summarize"]
+
+_COLUMNS = ("name", "shape", "dtype", "count", "bytes", "trainable", "collections", "sharding")
+_RIGHT = frozenset({"count", "bytes", "variables"})
+_TOTAL_COLUMNS = ("scope", "variables", "count", "bytes")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """One variable of the table. `sharding` says where the value lies, or ``"uninitialized"``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    bytes: int
+    trainable: bool
+    collections: tuple[str, ...]
+    sharding: str
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts, in column order."""
+        return (
+            self.name,
+            str(self.shape),
+            self.dtype,
+            f"{self.count:,}",
+            f"{self.bytes:,}",
+            "yes" if self.trainable else "no",
+            ", ".join(self.collections),
+            self.sharding,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScopeTotal:
+    """What the variables of one scope add up to."""
+
+    scope: str
+    variables: int
+    count: int
+    bytes: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts, in column order."""
+        return self.scope, f"{self.variables:,}", f"{self.count:,}", f"{self.bytes:,}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The table of a state. Printing it gives text, a notebook shows HTML.
+
+    Attributes:
+      rows: one per variable, in name order.
+      totals: one per scope, and the total of all last.
+    """
+
+    rows: tuple[SummaryRow, ...]
+    totals: tuple[ScopeTotal, ...]
+
+    def __str__(self) -> str:
+        table = _text_table(_COLUMNS, [row.cells() for row in self.rows])
+        return table + "\n\n" + _text_table(_TOTAL_COLUMNS, [total.cells() for total in self.totals])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        total = self.totals[-1]
+        head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {_bytes(total.bytes)}"
+        rows = _html_table(_COLUMNS, [row.cells() for row in self.rows])
+        totals = _html_table(_TOTAL_COLUMNS, [item.cells() for item in self.totals])
+        # Long tables start closed: a notebook shows its last expression whether or not it was meant to be read.
+        opened = " open" if len(self.rows) <= 30 else ""
+        return (
+            f"<div>{head}<details{opened}><summary>by name</summary>{rows}</details>"
+            f"<details><summary>by scope</summary>{totals}</details></div>"
+        )
+
+
+def summarize(state: State, depth: int = 1) -> Summary:
+    """Return the table of `state` with totals per scope, whose names have `depth` parts."""
+    layout = state._layout
+    rows = tuple(_row(state, position, leaf) for position, leaf in enumerate(state._leaves))
+    scopes: dict[str, list[SummaryRow]] = {}
+    for key, row in zip(layout.keys, rows, strict=True):
+        scopes.setdefault("/".join(key.split("/")[:-1][:depth]) or "(no scope)", []).append(row)
+    totals = [_total(scope, members) for scope, members in scopes.items()]
+    return Summary(rows, (*totals, _total("total", rows)))
+
+
+def _row(state: State, position: int, leaf: Any) -> SummaryRow:
+    layout = state._layout
+    return SummaryRow(
+        name=layout.keys[position],
+        shape=leaf_shape(leaf),
+        dtype=_dtype_text(leaf),
+        count=leaf_size(leaf),
+        bytes=leaf_nbytes(leaf),
+        trainable=layout.trainable[position],
+        collections=layout.collections[position],
+        sharding=_place_text(leaf),
+    )
+
+
+def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:
+    return ScopeTotal(scope, len(rows), sum(row.count for row in rows), sum(row.bytes for row in rows))
+
+
+def leaf_size(leaf: Any) -> int:
+    """Number of elements; 0 for what a tree map put in a variable's place that is no number (a label, None)."""
+    return 0 if leaf_dtype(leaf) == np.dtype(object) else math.prod(leaf_shape(leaf))
+
+
+def leaf_nbytes(leaf: Any) -> int:
+    """Size in bytes of one copy of the value, sharded or not, with or without a buffer."""
+    return leaf_size(leaf) * int(leaf_dtype(leaf).itemsize)
+
+
+def describe(leaf: Any) -> str:
+    """Return ``float32[2,3]`` for arrays, tracers and holes, the value itself for anything else."""
+    if not hasattr(leaf, "dtype"):
+        return f"{leaf!r:.40}"
+    return f"{leaf.dtype}[{','.join(map(str, leaf_shape(leaf)))}]"
+
+
+def _dtype_text(leaf: Any) -> str:
+    return str(leaf.dtype) if hasattr(leaf, "dtype") else f"{leaf!r:.20}"
+
+
+def _place_text(leaf: Any) -> str:
+    if is_hole(leaf):
+        return "uninitialized"
+    if is_deleted(leaf):
+        return "deleted"
+    if isinstance(leaf, jax.core.Tracer):
+        return "traced"
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        return ""
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        axes = ", ".join(f"{name}={size}" for name, size in sharding.mesh.shape.items())
+        return f"{tuple(sharding.spec)} over {axes}"
+    devices = sorted(sharding.device_set, key=lambda device: device.id)
+    return ", ".join(f"{device.platform}:{device.id}" for device in devices)
+
+
+def _bytes(count: int) -> str:
+    """A size for people: ``1.5 MiB``."""
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count:,} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = [columns, ["-" * width for width in widths], *rows]
+    return "\n".join(_text_line(columns, line, widths) for line in lines)
+
+
+def _text_line(columns: Sequence[str], cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.rjust(width) if column in _RIGHT else cell.ljust(width)
+        for column, cell, width in zip(columns, cells, widths, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        texts = [
+            f'<{tag} style="text-align:{"right" if column in _RIGHT else "left"}">{html.escape(cell)}</{tag}>'
+            for column, cell in zip(columns, cells, strict=True)
+        ]
+        return f"<tr>{''.join(texts)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(columns, 'th')}</thead><tbody>{body}</tbody></table>"
