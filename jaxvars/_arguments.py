@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
@@ -69,7 +70,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         return extended
     found = _numpy_dtype(dtype)
     if jnp.issubdtype(found, np.number) or found == np.bool_:
-        return np.dtype(jax.dtypes.canonicalize_dtype(found))
+        return np.dtype(dtypes.canonicalize_dtype(found))
     advice = ""
     if found.kind in "SUO":
         advice = " JAX has no string or object arrays: keep text outside the variables."
@@ -81,7 +82,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 def _extended_dtype(dtype: Any) -> Any:
     """JAX's own dtypes, which NumPy has none of: that of random keys."""
     for candidate in (dtype, None if isinstance(dtype, type) else getattr(dtype, "dtype", None)):
-        if candidate is not None and jax.dtypes.issubdtype(candidate, jax.dtypes.extended):
+        if candidate is not None and dtypes.issubdtype(candidate, dtypes.extended):
             return candidate
     return None
 
@@ -292,6 +293,6 @@ def cast_host_value(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.nda
 
 def _does_not_fit(number: Any, dtype: np.dtype[Any]) -> str:
     advice = ""
-    if dtype in (np.int32, np.uint32, np.float32, np.complex64) and not jax.config.jax_enable_x64:
+    if dtype in (np.int32, np.uint32, np.float32, np.complex64) and not jax.config.read("jax_enable_x64"):
         advice = ' For 64-bit values run jax.config.update("jax_enable_x64", True) first.'
     return f"The value {number} does not fit {dtype}.{advice}"

@@ -12,17 +12,18 @@ time a cold start takes.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 from jax.core import Tracer
 
-from jaxvars._arguments import as_dtype, cast_host_value, check_dtype_change, value_as_array
+from jaxvars._arguments import as_dtype
+from jaxvars._making import Maker, Task, constant_value, make_now, make_traced, put
 from jaxvars.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -31,27 +32,12 @@ from jaxvars.errors import (
 )
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._base import seed_key
-from jaxvars.initializers._identity import identity_of
 
 __all__ = ["as_key", "fill", "name_hash", "variable_key"]
 
-# Enough for the distinct shapes of several large models; an executable is a few hundred kilobytes at most.
-_MAX_EXECUTABLES = 1024
 # Constants up to this size are sent to the device in one call; larger ones one by one, so that the host never
 # holds two copies of a large model.
 _SMALL_BYTES = 1 << 16
-
-_Maker: TypeAlias = Callable[[Any], jax.Array]
-
-
-class _Task(NamedTuple):
-    """One hole to fill."""
-
-    name: str
-    initializer: Callable[..., Any]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    sharding: jax.sharding.Sharding | None
 
 
 def name_hash(name: str) -> int:
@@ -91,7 +77,7 @@ def as_key(rng: Any) -> jax.Array:
     dtype, shape = getattr(rng, "dtype", None), tuple(getattr(rng, "shape", ()))
     if dtype is None or not isinstance(rng, jax.Array | np.ndarray):
         raise InvalidArgumentError(_bad_rng(rng, f"got {rng!r:.80} of type {type(rng).__name__!r}"))
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if dtypes.issubdtype(dtype, dtypes.prng_key):
         if shape:
             raise InvalidArgumentError(
                 _bad_rng(
@@ -158,12 +144,12 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
     return _fill_now(tasks, random, key)
 
 
-def _task(name: str, hole: Any) -> _Task:
+def _task(name: str, hole: Any) -> Task:
     initializer = getattr(hole, "initializer", None)
-    return _Task(name, initializer, tuple(hole.shape), as_dtype(hole.dtype), getattr(hole, "sharding", None))
+    return Task(name, initializer, tuple(hole.shape), as_dtype(hole.dtype), getattr(hole, "sharding", None))
 
 
-def _check(tasks: Sequence[_Task], rng: Any) -> None:
+def _check(tasks: Sequence[Task], rng: Any) -> None:
     """Report every problem that shows before anything is computed."""
     empty = [task.name for task in tasks if task.initializer is None]
     if empty:
@@ -199,29 +185,28 @@ def _is_tracing() -> bool:
 # Eager.
 
 
-def _fill_now(tasks: Sequence[_Task], random: Sequence[_Task], key: jax.Array | None) -> dict[str, jax.Array]:
+def _fill_now(tasks: Sequence[Task], random: Sequence[Task], key: jax.Array | None) -> dict[str, jax.Array]:
     rows, impl = _key_rows(random, key)
-    makers: dict[Hashable, _Maker] = {}  # what cannot be kept for good is at least shared within this call
+    shared: dict[Hashable, Maker] = {}
     filled: dict[str, Any] = dict.fromkeys(task.name for task in tasks)
     small: list[tuple[str, np.ndarray[Any, Any]]] = []
     for task in tasks:
         try:
-            host = _host_value(task)
+            host = constant_value(task)
             if host is None:
-                filled[task.name] = _make(task, impl, makers)(rows.get(task.name))
+                filled[task.name] = make_now(task, rows.get(task.name), impl, shared)
             elif task.sharding is None and host.nbytes <= _SMALL_BYTES:
                 small.append((task.name, host))
             else:
-                filled[task.name] = _put(host, task.sharding)
+                filled[task.name] = put(host, task.sharding)
         except Exception as error:
             raise _failed(task, error) from error
-    # may_alias=False: XLA must own the buffer, and no two variables may share one.
     arrays = jax.device_put([host for _, host in small], may_alias=False)
     filled.update(zip((name for name, _ in small), arrays, strict=True))
     return filled
 
 
-def _key_rows(random: Sequence[_Task], key: jax.Array | None) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
+def _key_rows(random: Sequence[Task], key: jax.Array | None) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
     """The raw key data of each variable, from one compiled call, and the name of the key's implementation."""
     if key is None:
         return {}, ""
@@ -238,96 +223,10 @@ def _fold_in_all(key: jax.Array, hashes: jax.Array) -> jax.Array:
     return jax.random.key_data(jax.vmap(jax.random.fold_in, (None, 0))(key, hashes))
 
 
-def _host_value(task: _Task) -> np.ndarray[Any, Any] | None:
-    """The value where it is known without JAX."""
-    if not isinstance(task.initializer, Initializer):
-        return None
-    return task.initializer.constant_value(task.shape, task.dtype)
-
-
-def _put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> jax.Array:
-    if sharding is None or sharding.is_fully_addressable:
-        return jax.device_put(host, sharding, may_alias=False)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def _make(task: _Task, impl: str, makers: dict[Hashable, _Maker]) -> _Maker:
-    """The function from raw key data to the value: kept if the initializer can be told from all others."""
-    identity = identity_of(task.initializer)
-    if identity is not None:
-        kept = _Kept(identity, task.initializer)
-        return _kept_executable(kept, task.shape, task.dtype, task.sharding, impl)
-    local = (id(task.initializer), task.shape, task.dtype, task.sharding)
-    if local in makers:
-        return makers[local]
-    return lambda row: _make_once(task, impl, row, functools.partial(makers.__setitem__, local))
-
-
-class _Kept:
-    """An initializer that is compared by its identity alone, as part of a cache key."""
-
-    def __init__(self, identity: Hashable, initializer: Callable[..., Any]) -> None:
-        self.identity, self.initializer = identity, initializer
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Kept) and self.identity == other.identity
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
-
-
-@functools.lru_cache(maxsize=_MAX_EXECUTABLES)
-def _kept_executable(
-    kept: _Kept,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    sharding: jax.sharding.Sharding | None,
-    impl: str,
-) -> _Maker:
-    def make(row: Any) -> jax.Array:
-        return _strict(kept.initializer(_unpack(row, impl), shape, dtype), shape, dtype)
-
-    return jax.jit(make) if sharding is None else jax.jit(make, out_shardings=sharding)
-
-
-def _make_once(task: _Task, impl: str, row: Any, keep: Callable[[_Maker], None]) -> jax.Array:
-    """Fill from a function that may differ next time (a lambda over local values); no cache keeps anything.
-
-    A function that returns a ready array, such as pretrained weights, is not compiled: the array would become
-    part of the program.
-    """
-    ready: list[Any] = []
-
-    def make(row: Any) -> jax.Array:
-        value = task.initializer(_unpack(row, impl), task.shape, task.dtype)
-        if not isinstance(value, Tracer) and not any(
-            isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)
-        ):
-            ready.append(value)
-        return _strict(value, task.shape, task.dtype)
-
-    jitted = jax.jit(make) if task.sharding is None else jax.jit(make, out_shardings=task.sharding)
-    traced = jitted.trace(row)
-    if ready:
-        return _put(
-            np.array(cast_host_value(np.asarray(value_as_array(ready[0])), task.dtype)), task.sharding
-        )
-    compiled = traced.lower().compile()
-    if needs_key(
-        task.initializer
-    ):  # else it may well draw from a generator of its own: call it for each variable
-        keep(compiled)
-    return compiled(row)
-
-
-def _unpack(row: Any, impl: str) -> jax.Array | None:
-    return None if row is None else jax.random.wrap_key_data(row, impl=impl)
-
-
 # Under a trace.
 
 
-def _fill_traced(tasks: Sequence[_Task], random: Sequence[_Task], key: Any) -> dict[str, jax.Array]:
+def _fill_traced(tasks: Sequence[Task], random: Sequence[Task], key: Any) -> dict[str, jax.Array]:
     keys: dict[str, Any] = {}
     if random:
         hashes = np.asarray([name_hash(task.name) for task in random], np.uint32)
@@ -335,7 +234,7 @@ def _fill_traced(tasks: Sequence[_Task], random: Sequence[_Task], key: Any) -> d
     filled: dict[str, jax.Array] = {}
     for task in tasks:
         try:
-            filled[task.name] = _trace(task, keys.get(task.name))
+            filled[task.name] = make_traced(task, keys.get(task.name))
         except Exception as error:
             raise _failed(task, error) from error
     return filled
@@ -347,55 +246,7 @@ def _fold_in_each(key: jax.Array, hashes: jax.Array) -> list[jax.Array]:
     return [keys[i] for i in range(len(hashes))]
 
 
-def _trace(task: _Task, key: Any) -> jax.Array:
-    shape, dtype = task.shape, task.dtype
-    if isinstance(task.initializer, Initializer) and not task.initializer.draws:
-        value = _strict(task.initializer(None, shape, dtype), shape, dtype)
-    else:
-        # Jitted here too: under vmap alone the operations would run one by one, and round otherwise.
-        value = _traced_maker(task)(key)
-    if isinstance(task.sharding, jax.sharding.NamedSharding):
-        return jax.lax.with_sharding_constraint(value, task.sharding)
-    return value
-
-
-def _traced_maker(task: _Task) -> _Maker:
-    identity = identity_of(task.initializer)
-    if identity is not None:
-        return _kept_traced(_Kept(identity, task.initializer), task.shape, task.dtype)
-    return jax.jit(lambda key: _strict(task.initializer(key, task.shape, task.dtype), task.shape, task.dtype))
-
-
-@functools.lru_cache(maxsize=_MAX_EXECUTABLES)
-def _kept_traced(kept: _Kept, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Maker:
-    return jax.jit(lambda key: _strict(kept.initializer(key, shape, dtype), shape, dtype))
-
-
-# Results.
-
-
-def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Array:
-    """The value as a strongly typed array, after the checks TF1 makes of an initial value."""
-    if callable(value) and not hasattr(value, "__jax_array__"):
-        raise InvalidTypeError(
-            f"it returned the function {value!r:.80}, not a value: is a pair of parentheses missing, as in "
-            "initializer=jax.nn.initializers.glorot_uniform()?"
-        )
-    array = value_as_array(value)
-    if tuple(array.shape) != shape:
-        raise InvalidArgumentError(
-            f"it returned shape {tuple(array.shape)}, and the variable has shape {shape}."
-        )
-    if isinstance(array, np.ndarray):
-        return jnp.asarray(cast_host_value(array, dtype))
-    if as_dtype(array) != dtype:
-        check_dtype_change(array.dtype, dtype)
-    elif jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        return array
-    return jax.lax.convert_element_type(array, dtype)
-
-
-def _failed(task: _Task, error: Exception) -> JaxvarsError:
+def _failed(task: Task, error: Exception) -> JaxvarsError:
     """The error to raise from `error`: of the same built-in kind, naming the variable."""
     kind = InvalidArgumentError
     if isinstance(error, JaxvarsError):

@@ -8,7 +8,6 @@ The rest of this module is what `get_variable` is built from: `as_initializer` a
 
 from __future__ import annotations
 
-from jaxvars._arguments import as_dtype, is_fully_defined, shape_as_tuple
 from jaxvars.initializers._base import Initializer
 from jaxvars.initializers._normalize import (
     Normalized,
@@ -36,30 +35,28 @@ from jaxvars.initializers.scaling import LecunNormal as lecun_normal
 from jaxvars.initializers.scaling import LecunUniform as lecun_uniform
 from jaxvars.initializers.scaling import UniformUnitScaling as uniform_unit_scaling
 from jaxvars.initializers.scaling import VarianceScaling as variance_scaling
-
-# TF1's other spellings: tf.zeros_initializer is tf.initializers.zeros. TF1 had no *_initializer for the He
-# and LeCun ones and for identity; users look for them.
-constant_initializer = constant
-glorot_normal_initializer = glorot_normal
-glorot_uniform_initializer = glorot_uniform
-he_normal_initializer = he_normal
-he_uniform_initializer = he_uniform
-identity_initializer = identity
-lecun_normal_initializer = lecun_normal
-lecun_uniform_initializer = lecun_uniform
-ones_initializer = ones
-orthogonal_initializer = orthogonal
-random_normal_initializer = random_normal
-random_uniform_initializer = random_uniform
-truncated_normal_initializer = truncated_normal
-uniform_unit_scaling_initializer = uniform_unit_scaling
-variance_scaling_initializer = variance_scaling
-zeros_initializer = zeros
+from jaxvars.initializers.tf1 import (
+    constant_initializer,
+    glorot_normal_initializer,
+    glorot_uniform_initializer,
+    he_normal_initializer,
+    he_uniform_initializer,
+    identity_initializer,
+    lecun_normal_initializer,
+    lecun_uniform_initializer,
+    ones_initializer,
+    orthogonal_initializer,
+    random_normal_initializer,
+    random_uniform_initializer,
+    truncated_normal_initializer,
+    uniform_unit_scaling_initializer,
+    variance_scaling_initializer,
+    zeros_initializer,
+)
 
 __all__ = [
     "Initializer",
     "Normalized",
-    "as_dtype",
     "as_initializer",
     "check_constant_dtype",
     "check_constant_without_shape",
@@ -78,7 +75,6 @@ __all__ = [
     "identity",
     "identity_initializer",
     "is_constant",
-    "is_fully_defined",
     "lecun_normal",
     "lecun_normal_initializer",
     "lecun_uniform",
@@ -92,7 +88,6 @@ __all__ = [
     "random_normal_initializer",
     "random_uniform",
     "random_uniform_initializer",
-    "shape_as_tuple",
     "truncated_normal",
     "truncated_normal_initializer",
     "uniform_unit_scaling",

@@ -149,7 +149,7 @@ def seed_key(seed: Any) -> jax.Array:
     """
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
         raise InvalidTypeError(f"A seed must be an integer, got {seed!r} of type {type(seed).__name__!r}.")
-    low, high = (-(2**63), 2**63) if jax.config.jax_enable_x64 else (-(2**31), 2**32)
+    low, high = (-(2**63), 2**63) if jax.config.read("jax_enable_x64") else (-(2**31), 2**32)
     if not low <= seed < high:
         raise InvalidArgumentError(
             f"The seed {seed} has more bits than JAX keeps here: it must be in [{low}, {high}). "

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvars.initializers._base import Initializer
 from jaxvars.initializers._calling import Adapted
+from jaxvars.initializers._normalize import Value
 
 __all__ = ["identity_of"]
 
@@ -31,6 +32,8 @@ def identity_of(initializer: Callable[..., Any]) -> Hashable | None:
     Returns:
       A hashable that keeps no array alive, or None.
     """
+    if isinstance(initializer, Value):
+        return None  # its array must not stay alive in a cache
     if isinstance(initializer, Initializer):
         try:
             hash(initializer)

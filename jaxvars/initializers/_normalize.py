@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype, is_fully_defined, shape_as_tuple, value_as_array, value_dtype
@@ -62,12 +63,14 @@ class Value(Initializer):
             raise InvalidArgumentError(f"The initial value has shape {tuple(self.value.shape)}, not {shape}.")
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any] | None:
-        """A new array, or None for a traced value."""
-        if isinstance(self.value, Tracer):
+        """A new array; None for a traced value, and for random keys, which NumPy cannot hold."""
+        if isinstance(self.value, Tracer) or dtypes.issubdtype(self.dtype, dtypes.extended):
             return None
         return np.array(self.value, dtype)
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
+        if dtypes.issubdtype(dtype, dtypes.extended):
+            return jnp.copy(self.value)
         # lax.convert_element_type also makes a weakly typed tracer strong.
         return jax.lax.convert_element_type(jnp.array(self.value), dtype)
 

@@ -1,0 +1,181 @@
+"""Running one initializer: which compiled code makes a value, where it is kept, what a value must be."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import dtypes
+from jax.core import Tracer
+
+from jaxvars._arguments import as_dtype, cast_host_value, check_dtype_change, value_as_array
+from jaxvars.errors import InvalidArgumentError, InvalidTypeError
+from jaxvars.initializers import Initializer, needs_key
+from jaxvars.initializers._identity import identity_of
+
+__all__ = ["Maker", "Task", "constant_value", "make_now", "make_traced", "put"]
+
+Maker: TypeAlias = Callable[[Any], jax.Array]
+
+# Enough for the distinct shapes of several large models; an executable is a few hundred kilobytes at most.
+_MAX_EXECUTABLES = 1024
+
+
+class Task(NamedTuple):
+    """One hole to fill."""
+
+    name: str
+    initializer: Callable[..., Any]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    sharding: jax.sharding.Sharding | None
+
+
+def constant_value(task: Task) -> np.ndarray[Any, Any] | None:
+    """The value where it is known without JAX, else None."""
+    if not isinstance(task.initializer, Initializer):
+        return None
+    return task.initializer.constant_value(task.shape, task.dtype)
+
+
+def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """Copy an array to its devices. The copy is XLA's own: it may be donated, and nobody else writes into it."""
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(host, sharding, may_alias=False)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def make_now(
+    task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: dict[Hashable, Maker]
+) -> jax.Array:
+    """Make a value on its devices.
+
+    Args:
+      task: the hole.
+      row: the raw data of the variable's key, None if it needs none.
+      impl: the name of the key's implementation.
+      shared: code that serves for the rest of this call of ``fill`` only; written into.
+    """
+    identity = identity_of(task.initializer)
+    if identity is not None:
+        kept = _Kept(identity, task.initializer)
+        return _kept_executable(kept, task.shape, task.dtype, task.sharding, impl)(row)
+    local = (id(task.initializer), task.shape, task.dtype, task.sharding)
+    if local not in shared:
+        ready, compiled = _prepare(task, row, impl)
+        if compiled is None:
+            return ready
+        if not needs_key(task.initializer):
+            return compiled(row)  # not shared: without a key it may well draw from a generator of its own
+        shared[local] = compiled
+    return shared[local](row)
+
+
+def _prepare(task: Task, row: Any, impl: str) -> tuple[Any, Maker | None]:
+    """Compile a function that may differ next time, such as a lambda over local values; no cache keeps it.
+
+    A function that returns a ready array, say pretrained weights, is not compiled: the array would become
+    part of the program. It is returned, on its devices, as the first result.
+    """
+    ready: list[Any] = []
+
+    def make(row: Any) -> jax.Array:
+        value = task.initializer(_unpack(row, impl), task.shape, task.dtype)
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+            ready.append(value)
+        return _strict(value, task.shape, task.dtype)
+
+    traced = _jit(make, task.sharding).trace(row)
+    if not ready:
+        return None, traced.lower().compile()
+    array = value_as_array(ready[0])
+    if dtypes.issubdtype(task.dtype, dtypes.extended):
+        return jax.device_put(jnp.copy(array), task.sharding), None
+    return put(cast_host_value(np.asarray(array), task.dtype), task.sharding), None
+
+
+class _Kept:
+    """An initializer that is compared by its identity alone, as part of a cache key."""
+
+    def __init__(self, identity: Hashable, initializer: Callable[..., Any]) -> None:
+        self.identity, self.initializer = identity, initializer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+@functools.lru_cache(maxsize=_MAX_EXECUTABLES)
+def _kept_executable(
+    kept: _Kept,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    sharding: jax.sharding.Sharding | None,
+    impl: str,
+) -> Maker:
+    def make(row: Any) -> jax.Array:
+        return _strict(kept.initializer(_unpack(row, impl), shape, dtype), shape, dtype)
+
+    return _jit(make, sharding)
+
+
+def _jit(make: Maker, sharding: jax.sharding.Sharding | None) -> Any:
+    return jax.jit(make) if sharding is None else jax.jit(make, out_shardings=sharding)
+
+
+def _unpack(row: Any, impl: str) -> jax.Array | None:
+    return None if row is None else jax.random.wrap_key_data(row, impl=impl)
+
+
+def make_traced(task: Task, key: Any) -> jax.Array:
+    """Make a value under a trace, from the variable's key.
+
+    A `NamedSharding` becomes a constraint. A single device cannot be chosen inside ``jit``: its caller
+    decides.
+    """
+    if isinstance(task.initializer, Initializer) and not task.initializer.draws:
+        value = _strict(task.initializer(None, task.shape, task.dtype), task.shape, task.dtype)
+    else:
+        # Jitted here too: under vmap alone the operations would run one by one, and round otherwise.
+        value = _traced_maker(task)(key)
+    if isinstance(task.sharding, jax.sharding.NamedSharding):
+        return cast(jax.Array, jax.lax.with_sharding_constraint(value, task.sharding))
+    return value
+
+
+def _traced_maker(task: Task) -> Maker:
+    identity = identity_of(task.initializer)
+    if identity is not None:
+        return _kept_traced(_Kept(identity, task.initializer), task.shape, task.dtype)
+    return jax.jit(lambda key: _strict(task.initializer(key, task.shape, task.dtype), task.shape, task.dtype))
+
+
+@functools.lru_cache(maxsize=_MAX_EXECUTABLES)
+def _kept_traced(kept: _Kept, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Maker:
+    return jax.jit(lambda key: _strict(kept.initializer(key, shape, dtype), shape, dtype))
+
+
+def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Array:
+    """The value as a strongly typed array, after the checks TF1 makes of an initial value."""
+    if callable(value) and not hasattr(value, "__jax_array__"):
+        raise InvalidTypeError(
+            f"it returned the function {value!r:.80}, not a value: is a pair of parentheses missing, as in "
+            "initializer=jax.nn.initializers.glorot_uniform()?"
+        )
+    array = value_as_array(value)
+    if tuple(array.shape) != shape:
+        found = tuple(array.shape)
+        raise InvalidArgumentError(f"it returned shape {found}, and the variable has shape {shape}.")
+    if isinstance(array, np.ndarray):
+        return jnp.asarray(cast_host_value(array, dtype))
+    if as_dtype(array) != dtype:
+        check_dtype_change(array.dtype, dtype)
+    elif dtypes.issubdtype(dtype, dtypes.extended):
+        return array
+    return cast(jax.Array, jax.lax.convert_element_type(array, dtype))
