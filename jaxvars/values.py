@@ -106,7 +106,7 @@ def _shape_text(op: str, key: str, current: tuple[int, ...], given: tuple[int, .
 
 def convert(op: str, key: str, value: Any, dtype: Any) -> Any:
     """Return `value` in `dtype`, of whatever shape it has; the dtype half of `prepare`."""
-    if hasattr(value, "__jax_array__"):
+    if callable(getattr(value, "__jax_array__", None)):  # None on tracers
         value = value.__jax_array__()
     if isinstance(value, jax.Array):
         return _convert_jax(op, key, value, dtype)
