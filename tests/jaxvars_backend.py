@@ -1,0 +1,67 @@
+"""The oracle's view of jaxvars itself: programs run inside a by-hand `jv.VariableStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxvars as jv
+
+
+class JaxvarsBackend:
+    """Runs in a `jv.VariableStore(rng=0)`.
+
+    Args:
+      tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key ``k`` is then not seen.
+    """
+
+    def __init__(self, tf1_op_names: bool) -> None:
+        self.tf1_op_names = tf1_op_names
+
+    @contextmanager
+    def frame(self) -> Iterator[Any]:
+        with jv.VariableStore(rng=0, tf1_op_names=self.tf1_op_names):
+            yield jv
+
+    def initializer(self, kind: dict[str, Any], handle: Any) -> Any:
+        match kind["k"]:
+            case "zeros":
+                return jv.zeros_initializer()
+            case "ones":
+                return jv.ones_initializer()
+            case "const":
+                return jv.constant_initializer(kind["v"])
+            case "cls":
+                return {"zeros": jv.zeros_initializer, "ones": jv.ones_initializer}[kind["v"]]
+            case "tensor":
+                return jnp.asarray(kind["v"], dtype=kind["d"])
+            case "py":
+                return kind["v"]
+            case "fn":
+                return lambda: jnp.asarray(kind["v"], dtype=kind["d"])
+            case _:
+                return handle(kind["var"]).initialized_value() + kind["add"]
+
+    def partitioner(self, shards: int) -> Any:
+        raise AssertionError("programs with partitioners are not run")
+
+    def describe(self, variable: Any) -> dict[str, Any]:
+        fields = {
+            "n": variable.name,
+            "s": list(variable.shape),
+            "d": variable.dtype.name,
+            "t": variable.trainable,
+        }
+        if not self.tf1_op_names:
+            fields["k"] = variable.key
+        return fields
+
+    def shards(self, variable: Any) -> list[Any]:
+        return [variable]
+
+    def read(self, variable: Any) -> Any:
+        return np.asarray(variable.value).tolist()
