@@ -16,7 +16,7 @@ class JaxvarsBackend:
     """Runs in a `jv.VariableStore(rng=0)`.
 
     Args:
-      tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key ``k`` is then not seen.
+      tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key is then not seen.
     """
 
     def __init__(self, tf1_op_names: bool) -> None:

@@ -44,6 +44,7 @@ CATEGORIES = [
     (r"Improper nesting", "improper_nesting"),
     (r"(Dimension|[Ss]hapes must be equal).*[Aa]ssign", "assign_shape"),
     (r"[Aa]ssign.*(Dimension|[Ss]hapes must be equal)", "assign_shape"),
+    (r"not defined for dtype bool", "assign_dtype"),
     (r"[Ee]xpected \w+, (but )?got", "init_value_dtype"),
 ]
 # The expected category -> what else it may be: one phrase of TensorFlow's serves both cases.

@@ -65,13 +65,14 @@ class NameGraph:
         """
         return _Activation(self)
 
-    def variable_op_name(self, full_name: str) -> str:
+    def variable_op_name(self, full_name: str, take: bool = True) -> str:
         """Check the name of a new variable of ``get_variable`` and take its op name.
 
         Name scopes are ignored. The op name differs from `full_name` when a scope or op took that before.
 
         Args:
           full_name: scope prefix and name, such as ``"a/w"``.
+          take: ``False`` only tells what the name would be: take it when the variable has been made.
 
         Returns:
           TF1's op name, such as ``"a/w"`` or ``"a/w_1"``: the key in TF1's checkpoints.
@@ -80,9 +81,9 @@ class NameGraph:
           InvalidArgumentError: the name is not legal; nothing is taken.
         """
         check_variable_name(full_name)
-        return self.names.unique(full_name)
+        return self.names.unique(full_name, take)
 
-    def unique_variable_name(self, name: str | None) -> str:
+    def unique_variable_name(self, name: str | None, take: bool = True) -> str:
         """Check and take the name of a new ``Variable``: current name scope and `name`, made unique.
 
         A name that ends in "/" is taken as it stands, as TF1 does for
@@ -90,6 +91,7 @@ class NameGraph:
 
         Args:
           name: the given name; ``None`` or "" stands for ``"Variable"``.
+          take: ``False`` only tells what the name would be.
 
         Returns:
           The variable's name.
@@ -97,15 +99,23 @@ class NameGraph:
         Raises:
           InvalidArgumentError: the name is not legal; nothing is taken.
         """
-        return self.enter_name(name or "Variable", self.current_name_scope())
+        return self.enter_name(name or "Variable", self.current_name_scope(), take)
 
     def current_name_scope(self) -> str:
         """Return the current name scope, "" when this graph is not the current one."""
         context = current.get()
         return context.name_scope if context is not None and context.graph is self else ""
 
-    def enter_name(self, name: str, name_scope: str) -> str:
+    def enter_name(self, name: str, name_scope: str, take: bool = True) -> str:
         """Return the name scope that `name` opens inside `name_scope`, taking its name.
+
+        Args:
+          name: the name; with a trailing "/" it stands as it is.
+          name_scope: the current name scope, "" at the root.
+          take: ``False`` only tells what the name would be.
+
+        Returns:
+          The name, without trailing "/".
 
         Raises:
           InvalidArgumentError: the name is not legal; nothing is taken.
@@ -113,7 +123,7 @@ class NameGraph:
         check_scope_name(name, nested=bool(name_scope))
         if name[-1] == "/":
             return name[:-1]
-        return self.names.unique(f"{name_scope}/{name}" if name_scope else name)
+        return self.names.unique(f"{name_scope}/{name}" if name_scope else name, take)
 
     def snapshot(self) -> NameSnapshot:
         """Remember names, counters, collections and scope attributes as they are now, for `restore`.

@@ -124,21 +124,33 @@ class NameRegistry:
         self.journal: list[Callable[[], None]] | None = None
         """Where each change leaves the call that undoes it, while a snapshot is held; else ``None``."""
 
-    def unique(self, name: str) -> str:
-        """Take `name`, or the first free one of ``name_1``, ``name_2``, ..., and return what was taken."""
+    def unique(self, name: str, take: bool = True) -> str:
+        """Take `name`, or the first free one of ``name_1``, ``name_2``, ..., and return what was taken.
+
+        Args:
+          name: the wanted name.
+          take: ``False`` only tells what would be taken.
+
+        Returns:
+          The name.
+        """
         key = name.lower()
         used = self._used
         with self._lock:
             count = used.get(key)
+            if count is None and not take:
+                return name
             if count is None:  # the usual case; _mark is written out, for speed
                 if self.journal is not None:
                     self.journal.append(partial(self._set, key, None))
                 used[key] = 1
                 return name
-            self._mark(key, count + 1)
+            if take:
+                self._mark(key, count + 1)
             while (candidate := f"{key}_{count}") in used:
                 count += 1
-            self._mark(candidate, 1)
+            if take:
+                self._mark(candidate, 1)
         return f"{name}_{count}"
 
     def _mark(self, key: str, count: int) -> None:
