@@ -174,17 +174,15 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from jaxvars.tour.report import table
 
-    reader = jv.checkpoint.open(options.path)
-    rows = [
-        (name, list(spec.shape), "string" if spec.dtype == object else spec.dtype.name)
-        for name, spec in sorted(reader.variable_specs.items())
-    ]
+    with jv.checkpoint.open(options.path) as reader:
+        form = reader.format
+        rows = [(name, list(info.shape), info.type_name) for name, info in sorted(reader.tensors.items())]
     if options.json:
         variables = [{"name": name, "shape": shape, "dtype": dtype} for name, shape, dtype in rows]
-        print(json.dumps({"path": options.path, "format": reader.format, "variables": variables}, indent=1))
+        print(json.dumps({"path": options.path, "format": form, "variables": variables}, indent=1))
     else:
         print(table(["name", "shape", "dtype"], rows))
-        print(f"\n{len(rows)} variables in {options.path} ({reader.format})")
+        print(f"\n{len(rows)} variables in {options.path} ({form})")
     return OK
 
 

@@ -42,8 +42,8 @@ class TourFailure(Exception):
 def old_checkpoint() -> None:
     """List the tensors of the packaged checkpoint."""
     heading("1. An old checkpoint, opened without TensorFlow")
-    specs = jv.checkpoint.open(CHECKPOINT).variable_specs
-    rows = [[name, list(spec.shape), spec.dtype.name] for name, spec in sorted(specs.items())]
+    with jv.checkpoint.open(CHECKPOINT) as reader:
+        rows = [[name, list(array.shape), array.dtype.name] for name, array in reader.items()]
     line(table(["name", "shape", "dtype"], rows))
     line(f"\n{len(rows)} tensors in {CHECKPOINT}")
 
@@ -94,7 +94,7 @@ def from_scratch(seed: int) -> jv.Variables:
 
 def _with_slots(variables: jv.Variables) -> jv.Variables:
     """Add the optimizer's slots and the global step: then the variables are all that a run needs to go on."""
-    return optimizer.init(variables)
+    return optimizer.init(jv.train.get_or_create_global_step(variables))
 
 
 def saved(variables: jv.Variables, folder: Path, step: int) -> None:
