@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.values import check_operation, convert, defined_text
@@ -61,13 +62,13 @@ def prepare_scatter(
             f"indices.shape {tuple(points.shape)}, params.shape {current_shape}: expected {expected}."
             + defined_text(defined_at)
         )
-    if not isinstance(points, jax.core.Tracer):
+    if not isinstance(points, Tracer):
         points = _check_range(op, key, current_shape, points, nd, defined_at)
     return points, values
 
 
 def _as_indices(op: str, key: str, indices: Any, defined_at: str) -> Any:
-    if hasattr(indices, "__jax_array__"):
+    if callable(getattr(indices, "__jax_array__", None)):
         indices = indices.__jax_array__()
     if not isinstance(indices, jax.Array):
         leaves = jax.tree.leaves(indices)
@@ -75,7 +76,7 @@ def _as_indices(op: str, key: str, indices: Any, defined_at: str) -> Any:
         indices = jnp.asarray(indices) if traced else np.asarray(indices)
         if not traced and indices.size == 0 and not leaves:
             indices = indices.astype(np.int32)  # an empty list has no dtype of its own
-    if not jax.dtypes.issubdtype(indices.dtype, np.integer):
+    if not jnp.issubdtype(indices.dtype, np.integer):
         raise InvalidTypeError(
             f'{op} on "{key}": indices must be integers, got {indices.dtype}.' + defined_text(defined_at)
         )
@@ -104,7 +105,8 @@ def _expected_nd(op: str, key: str, shape: tuple[int, ...], indices: Any, define
         )
     if np.prod(shape[:depth], dtype=np.float64) > _MAX_ROWS:
         raise InvalidArgumentError(
-            f'{op} on "{key}": more than {_MAX_ROWS} points in shape {shape[:depth]}. Use scatter_* on its rows.'
+            f'{op} on "{key}": more than {_MAX_ROWS} points in shape {shape[:depth]}. '
+            "Use scatter_* on its rows."
         )
     return (*indices.shape[:-1], *shape[depth:])
 

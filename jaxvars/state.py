@@ -1,7 +1,8 @@
 """`State`: how `Variables` holds its values. The public class with its views and edits is in `variables`.
 
-One flat tuple of leaves in key order, and one interned `Layout`. To set one of many values without copying all
-of them, larger states also keep the leaves in chunks of about sqrt(N); the flat tuple is made again when asked.
+One flat tuple of leaves in key order, and one interned `Layout`. To set one of many values without copying
+all of them, larger states also keep the leaves in chunks of about sqrt(N); the flat tuple is made again when
+it is asked for.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["State", "as_leaf", "checked_key", "key_of", "missing_name_text"]
 
 
 def key_of(ref: Any) -> str | None:
-    """Return the name that `ref` (a name, ``name:0``, a handle or a spec) stands for, None for other types."""
+    """Return the text of `ref`, a name, ``name:0``, handle or spec; None for other types."""
     if isinstance(ref, str):
         return ref
     key = getattr(ref, "key", None)
@@ -285,13 +286,13 @@ def as_leaf(key: str, value: Any) -> Any:
         )
     if isinstance(value, jax.Array):
         return jax.lax.convert_element_type(value, value.dtype) if value.weak_type else value
-    if hasattr(value, "__jax_array__"):
+    if callable(getattr(value, "__jax_array__", None)):
         return as_leaf(key, value.__jax_array__())
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise InvalidTypeError(f'the value of "{key}" is not an array: {error}') from None
-    if array.dtype.kind != "b" and not jax.dtypes.issubdtype(array.dtype, np.number):
+    if array.dtype.kind != "b" and not jnp.issubdtype(array.dtype, np.number):
         raise InvalidTypeError(
             f'the value of "{key}" is not an array of numbers: {value!r:.60}. '
             "For a variable without value yet write: jax.ShapeDtypeStruct(shape, dtype)"
@@ -306,7 +307,7 @@ def _from_numpy(key: str, array: np.ndarray[Any, Any]) -> Any:
         info = np.iinfo(dtype)
         if int(array.min()) < info.min or int(array.max()) > info.max:
             raise InvalidArgumentError(
-                f'the value of "{key}" is {array.dtype} and does not fit {dtype}, which JAX uses without x64. '
-                'Write: jax.config.update("jax_enable_x64", True)'
+                f'the value of "{key}" is {array.dtype} and does not fit {dtype}, '
+                'which JAX uses without x64. Write: jax.config.update("jax_enable_x64", True)'
             )
     return jnp.array(array.astype(dtype, copy=False))
