@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import SingleDeviceSharding
 
 from jaxvars._source import user_site
@@ -20,8 +21,8 @@ from jaxvars.variables import Variables
 
 __all__ = ["counted", "set_value", "scattered", "updated"]
 
-# Python numbers in a variable's dtype: (type, value, dtype) -> NumPy array, from the second use on a device array,
-# which saves a transfer at each call. Loops add the same 1 or 1.0 over and over.
+# Python numbers in a variable's dtype: (type, value, dtype) -> NumPy array, from the second use on a device
+# array, which saves a transfer at each call. Loops add the same 1 or 1.0 over and over.
 _numbers: dict[tuple[type, Any, Any], Any] = {}
 _MAX_NUMBERS = 256
 _NUMBER_TYPES = frozenset({int, float})
@@ -29,9 +30,10 @@ _NUMBER_TYPES = frozenset({int, float})
 
 def _target(variables: Variables, ref: Any, op: str) -> tuple[int, Any]:
     """Position and present value of the variable that `ref` names; a deleted value raises."""
-    if not isinstance(variables, Variables):
+    if not isinstance(cast(object, variables), Variables):
         raise InvalidTypeError(
-            f"{op} takes the variables first, got {type(variables).__name__}. Write: jv.{op}(variables, ref, ...)"
+            f"{op} takes the variables first, got {type(variables).__name__}. "
+            f"Write: variables = jv.{op}(variables, ref, ...)"
         )
     position = variables._layout.index.get(ref) if type(ref) is str else None
     if position is None:
@@ -72,8 +74,8 @@ def updated(op: str, variables: Variables, ref: Any, value: Any, donate: bool) -
 def _quick(op: str, current: Any, value: Any) -> Any:
     """The result for the two common cases, or None: nothing to convert, and all on the default device.
 
-    Worth its lines: these few attribute reads decide whether an assignment costs a quarter or as much again as
-    the addition itself.
+    Worth its lines: these few attribute reads decide whether an assignment costs a fifth or half as much
+    again as the addition itself.
     """
     if type(current.sharding) is not SingleDeviceSharding:
         return None
@@ -176,7 +178,7 @@ def _filled(variables: Variables, position: int, hole: Any, value: Any) -> Any:
     array = prepare(
         "assign", layout.keys[position], hole.shape, hole.dtype, value, layout.defined_at[position]
     )
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return array
     return jax.device_put(array, hole.sharding, may_alias=False)
 
@@ -187,7 +189,7 @@ def set_value(variables: Variables, ref: Any, value: Any, donate: bool) -> Varia
     if is_hole(current):
         return variables._set_at(position, _filled(variables, position, current, value))
     array = _value(variables, position, "assign", current, value)
-    if not donate and not isinstance(array, jax.core.Tracer) and is_concrete(current):
+    if not donate and not isinstance(array, Tracer) and is_concrete(current):
         home = current.sharding
         if not is_concrete(array) or array.sharding != home:
             return variables._set_at(position, jax.device_put(array, _home(current), may_alias=False))
@@ -198,13 +200,13 @@ def counted(variables: Variables, ref: Any, limit: Any, donate: bool) -> Variabl
     """The work of `jaxvars.assign.count_up_to`."""
     position, current = _initialized(variables, ref, "count_up_to")
     key, site = variables._layout.keys[position], variables._layout.defined_at[position]
-    if not jax.dtypes.issubdtype(leaf_dtype(current), np.integer) or leaf_shape(current):
+    if not jnp.issubdtype(leaf_dtype(current), np.integer) or leaf_shape(current):
         raise InvalidTypeError(
             f'count_up_to on "{key}": the variable must be an integer of shape (), '
             f"it is {leaf_dtype(current)} of shape {leaf_shape(current)}." + defined_text(site)
         )
     bound = prepare("count_up_to", key, (), leaf_dtype(current), limit, site)
-    known = not isinstance(current, jax.core.Tracer) and not isinstance(bound, jax.core.Tracer)
+    known = not isinstance(current, Tracer) and not isinstance(bound, Tracer)
     if known and int(current) >= int(bound):
         raise OutOfRangeError(f'count_up_to on "{key}": Reached limit of {int(bound)}.' + defined_text(site))
     return _run(variables, position, "count_up_to", current, (bound,), donate)

@@ -1,7 +1,7 @@
 r"""Turn a rule round: ``(r"tower/(.*)", r"conv1/\1")`` becomes ``(r"conv1/(.*)", r"tower/\1")``.
 
-Used for one hint only: rules written in the wrong direction. So it knows simple rules (literal text and groups
-without nesting, each used once) and gives up on others.
+Used for one hint only: rules written in the wrong direction. So it knows simple rules (literal text and
+groups without nesting, each used once) and gives up on others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``jv.assign`` and its family: pure functions from `Variables` to `Variables` that change one value.
 
-Only the touched variable goes through a jitted function, compiled once per shape and dtype: a jit over the whole
-state would copy all the others. Inside ``jit``, ``grad``, ``vmap`` or ``scan`` the same functions take tracers.
+Only the touched variable goes through a jitted function, compiled once per shape and dtype: a jit over the
+whole state would copy all the others. Inside ``jit``, ``grad``, ``vmap`` or ``scan`` the same functions take
+tracers.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def assign_sub(variables: Variables, ref: Any, value: Any, *, donate: bool = Fal
 def count_up_to(variables: Variables, ref: Any, limit: int, *, donate: bool = False) -> Variables:
     """Return `variables` with an integer counter one higher, unless it has reached `limit`.
 
-    TF1's ``tf.count_up_to`` returned the value before; that is ``variables[ref]`` here. Under a JAX transform,
-    where the count is not known, the counter stays at `limit` instead of raising.
+    TF1's ``tf.count_up_to`` returned the value before; that is ``variables[ref]`` here. Under a JAX
+    transform, where the count is not known, the counter stays at `limit` instead of raising.
 
     Raises:
       OutOfRangeError: the counter has reached `limit`; the state is unchanged.

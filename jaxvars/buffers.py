@@ -1,7 +1,7 @@
 """Device buffers behind the values: which are shared, which are gone, and who took them.
 
-Donation hands a buffer to XLA, so two names must never share one, and a value whose buffer was donated must say
-so when it is read. Both need questions about concrete arrays that tracers and holes do not answer.
+Donation hands a buffer to XLA, so two names must never share one, and a value whose buffer was donated must
+say so when it is read. Both need questions about concrete arrays that tracers and holes do not answer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 __all__ = ["buffer_id", "copied", "donated_by", "is_concrete", "is_deleted", "note_donation", "unshared"]
 
@@ -28,7 +29,7 @@ def is_concrete(value: Any) -> bool:
     kind = type(value)
     known = _concrete_types.get(kind)
     if known is None:
-        known = issubclass(kind, jax.Array) and not issubclass(kind, jax.core.Tracer)
+        known = issubclass(kind, jax.Array) and not issubclass(kind, Tracer)
         _concrete_types[kind] = known
     return known
 

@@ -1,12 +1,13 @@
 """Edits of a state: replacing values, merging states, copying, renaming and casting variables.
 
-Each returns a new state or raises with nothing changed, lists all problems at once, and copies where two names
-would otherwise share a buffer.
+Each returns a new state or raises with nothing changed, lists all problems at once, and copies where two
+names would otherwise share a buffer.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ S = TypeVar("S", bound=State)
 
 def replace(state: S, values: Mapping[Any, Any]) -> S:
     """Return `state` with these values in place of the old ones, after the checks of `jv.assign`."""
-    if not isinstance(values, Mapping):
+    if not isinstance(typing.cast(object, values), Mapping):
         raise InvalidTypeError(
             f"replace takes a mapping from names to values, got {type(values).__name__}. "
             'Write: variables.replace({"a/b": value})'

@@ -22,8 +22,8 @@ __all__ = [
 def variables_initializer(variables: Variables, rng: Any, names: Iterable[Any] | None = None) -> Variables:
     """Return the state with its uninitialized variables filled (TF1: ``tf.variables_initializer``).
 
-    What has a value keeps it, so a restored state can be completed. A value depends on `rng` and the variable's
-    name only, not on which others are filled.
+    What has a value keeps it, so a restored state can be completed. A value depends on `rng` and the
+    variable's name only, not on which others are filled.
 
     Args:
       variables: the state.
@@ -79,7 +79,8 @@ def report_uninitialized_variables(variables: Variables, names: Iterable[Any] | 
 
     Example:
       >>> import jax, jaxvars as jv
-      >>> jv.report_uninitialized_variables(jv.Variables({"w": jax.ShapeDtypeStruct((2,), "float32"), "b": 0}))
+      >>> variables = jv.Variables({"w": jax.ShapeDtypeStruct((2,), "float32"), "b": 0})
+      >>> jv.report_uninitialized_variables(variables)
       ['w']
     """
     if names is not None:

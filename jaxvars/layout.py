@@ -3,8 +3,8 @@
 JAX compares the static half of a pytree on every call of a jitted function, so it must be cheap to compare
 and one and the same object wherever the structure is the same: after a rebuild, an unpickling, a copy, in
 another thread. Layouts are therefore interned, in two parts. The `Core` is what is compared: names, trainable
-flags, collections, constraints. The `Layout` adds notes that are never compared (where a variable was defined,
-creation order, placement): two layouts with one core are equal, whatever their notes say.
+flags, collections, constraints. The `Layout` adds notes that are never compared (where a variable was
+defined, creation order, placement): two layouts with one core are equal, whatever their notes say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import jax
+from jax.tree_util import DictKey
 
 from jaxvars.spec import Constraint, Placement, VariableSpec
 
@@ -82,13 +82,13 @@ class Core:
         self.constraints = constraints
         self.index: dict[str, int] = {key: i for i, key in enumerate(keys)}
         self.bits = _chunk_bits(len(keys))
-        self._key_paths: tuple[jax.tree_util.DictKey, ...] | None = None
+        self._key_paths: tuple[Any, ...] | None = None
 
     @property
-    def key_paths(self) -> tuple[jax.tree_util.DictKey, ...]:
+    def key_paths(self) -> tuple[Any, ...]:
         """One `DictKey` per variable, so that JAX, optax and Orbax print names."""
         if self._key_paths is None:
-            self._key_paths = tuple(jax.tree_util.DictKey(key) for key in self.keys)
+            self._key_paths = tuple(DictKey(key) for key in self.keys)
         return self._key_paths
 
 

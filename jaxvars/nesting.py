@@ -51,7 +51,7 @@ def flat_items(tree: Any, sep: str) -> dict[str, Any]:
         place = " -> ".join(map(repr, path))
         if not name:
             raise InvalidTypeError(
-                f"Variables.from_nested takes a nested mapping, got {type(tree).__name__}, which has no names."
+                f"Variables.from_nested takes a nested mapping, got {type(tree).__name__}: no names in it."
             )
         if name in found:
             problems.append(f'  "{name}" from {places[name]} and from {place}')

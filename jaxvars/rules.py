@@ -1,7 +1,7 @@
 r"""Rules: ordered (pattern, replacement) pairs over variable names. One engine for all that takes ``rules=``.
 
-A pattern is a regular expression that must match the whole name; the first rule that matches wins; back-references
-(``\1``) in the replacement are filled in. Three conveniences:
+A pattern is a regular expression that must match the whole name; the first rule that matches wins;
+back-references (``\1``) in the replacement are filled in. Three conveniences:
 
 * a pattern equal to a name matches it, whatever characters it has, and a trailing ``:0`` is ignored;
 * a pattern that ends in ``/`` stands for everything below that scope, its replacement for the new scope

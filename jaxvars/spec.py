@@ -1,4 +1,4 @@
-"""What is known of a variable before it has a value: `VariableSpec`, and `Hole`, the value it has until then."""
+"""What is known of a variable before it has a value: `VariableSpec`, and `Hole`, in place of the value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -55,7 +56,7 @@ class VariableSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(dim) for dim in self.shape))
-        if not jax.dtypes.issubdtype(self.dtype, jax.dtypes.extended):
+        if not jnp.issubdtype(self.dtype, jax.dtypes.extended):
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
         object.__setattr__(self, "collections", tuple(self.collections))
 

@@ -225,7 +225,7 @@ class State(Mapping[str, jax.Array]):
 
     # Identity, not contents: comparing arrays would be slow, ambiguous, and impossible for tracers.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]: Mapping has none
 
     def __setitem__(self, ref: Any, value: Any) -> NoReturn:
         raise InvalidTypeError(

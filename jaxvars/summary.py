@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxvars.buffers import is_deleted
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
@@ -83,10 +84,11 @@ class Summary:
 
     def _repr_html_(self) -> str:
         total = self.totals[-1]
-        head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {_bytes(total.bytes)}"
+        size = _bytes(total.bytes)
+        head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {size}"
         rows = _html_table(_COLUMNS, [row.cells() for row in self.rows])
         totals = _html_table(_TOTAL_COLUMNS, [item.cells() for item in self.totals])
-        # Long tables start closed: a notebook shows its last expression whether or not it was meant to be read.
+        # Long tables start closed: a notebook shows its last expression, meant to be read or not.
         opened = " open" if len(self.rows) <= 30 else ""
         return (
             f"<div>{head}<details{opened}><summary>by name</summary>{rows}</details>"
@@ -124,7 +126,7 @@ def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:
 
 
 def leaf_size(leaf: Any) -> int:
-    """Number of elements; 0 for what a tree map put in a variable's place that is no number (a label, None)."""
+    """Number of elements; 0 for what a tree map put there that is no number (a label, None)."""
     return 0 if leaf_dtype(leaf) == np.dtype(object) else math.prod(leaf_shape(leaf))
 
 
@@ -149,7 +151,7 @@ def _place_text(leaf: Any) -> str:
         return "uninitialized"
     if is_deleted(leaf):
         return "deleted"
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         return "traced"
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:

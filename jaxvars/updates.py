@@ -1,9 +1,9 @@
 """The arithmetic of ``assign*``, ``scatter_*`` and ``count_up_to``: pure functions of the old value.
 
-No checks, no names, no jit: `jaxvars.values` and `jaxvars.scatter` check, `jaxvars.assign` jits. Inside a frame the
-same functions run under the frame's own trace. Duplicate indices count in order, as in TF1 (update: the last
-wins), on every device. Indices out of range are dropped, negative ones too: where they are known they were
-refused before, and a traced program cannot raise.
+No checks and no names: `jaxvars.values` and `jaxvars.scatter` check. Inside a frame these functions run under
+the frame's own trace; outside, `jitted` gives them compiled. Duplicate indices count in order, as in TF1
+(update: the last wins), on every device. Indices out of range are dropped, negative ones too: where they are
+known they were refused before, and a traced program cannot raise.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def _rows_max(current: Array, rows: Array, updates: Array) -> Array:
 def _one_by_one(operation: Callable[[Array, Array], Array]) -> Kernel:
     """A kernel that applies `operation` row after row.
 
-    For products and quotients: XLA's scatter has no gradient for them with duplicates, rounds in another order,
-    and divides integers by nothing at all. On CPU the loop is as fast as the scatter.
+    For products and quotients: XLA's scatter has no gradient for products with duplicates, leaves the order
+    of rounding open, and has no division at all. On CPU the loop is as fast as the scatter.
     """
 
     def kernel(current: Array, rows: Array, updates: Array) -> Array:

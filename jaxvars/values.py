@@ -1,8 +1,9 @@
 """What may be stored in a variable: TF1's strictness about shape and dtype, in one place.
 
-`prepare` is asked by ``jv.assign*``, by ``Variable.assign*`` inside a frame and by ``Variables.replace``. It never
-broadcasts, turns ints into floats but never floats into ints, keeps bools and numbers apart, and returns a
-value in exactly the variable's dtype (strong-typed, so that a Python scalar costs no second compilation).
+`prepare` is asked by ``jv.assign*``, by ``Variable.assign*`` inside a frame and by ``Variables.replace``. It
+never broadcasts, turns ints into floats but never floats into ints, keeps bools and numbers apart, and
+returns a value in exactly the variable's dtype (strong-typed, so that a Python scalar costs no second
+compilation).
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def shape_problem(current: tuple[int, ...], given: tuple[int, ...]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _kind(dtype: Any) -> str:
     """b(ool), i(nteger), f(loat), c(omplex), k(ey), or ? for what cannot be a value."""
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return "k"
     for kind, family in (("b", np.bool_), ("i", np.integer), ("f", np.floating), ("c", np.complexfloating)):
-        if jax.dtypes.issubdtype(dtype, family):
+        if jnp.issubdtype(dtype, family):
             return kind
     return "?"
 
@@ -54,7 +55,7 @@ _WIDENS = frozenset({"ff", "cc", "if", "ic", "fc"})
 
 
 def check_operation(op: str, key: str, dtype: Any, defined_at: str = "") -> None:
-    """Raise `InvalidTypeError` where `op` is not defined on variables of `dtype`, such as adding to a bool."""
+    """Raise `InvalidTypeError` where `op` is not defined on this dtype, such as adding to a bool."""
     if op in ARITHMETIC and _kind(dtype) in "bk?":
         raise InvalidTypeError(
             f'{op} on "{key}": not defined for dtype {dtype}. Use assign.' + defined_text(defined_at)
@@ -92,7 +93,8 @@ def prepare(
 
 
 def _shape_text(op: str, key: str, current: tuple[int, ...], given: tuple[int, ...], defined_at: str) -> str:
-    text = f'{op} of "{key}": {shape_problem(current, given)}. The variable has shape {current}, the value {given}.'
+    problem = shape_problem(current, given)
+    text = f'{op} of "{key}": {problem}. The variable has shape {current}, the value {given}.'
     try:
         fits = np.broadcast_shapes(current, given) == current
     except ValueError:

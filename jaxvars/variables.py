@@ -24,14 +24,15 @@ _SHOWN = 4  # variables named in a repr
 class Variables(State):
     """The state of a model: an immutable mapping from names to arrays, and one pytree node.
 
-    Values are read as ``variables["conv1/weights"]``, ``variables["conv1/weights:0"]`` or ``variables[handle]``.
-    The value of an uninitialized variable is a `jax.ShapeDtypeStruct`. Changing means making a new state:
-    `replace`, ``|``, or the functions ``jv.assign``, ``jv.assign_add``, ... Comparison is identity.
+    Values are read as ``variables["conv1/weights"]``, ``variables["conv1/weights:0"]`` or
+    ``variables[handle]``. The value of an uninitialized variable is a `jax.ShapeDtypeStruct`. Changing means
+    making a new state: `replace`, ``|``, or the functions ``jv.assign``, ``jv.assign_add``, ... Comparison is
+    identity.
 
     As a pytree its leaves are the values in name order, under key paths ``"scope/name"``; it goes through
-    ``jit``, ``grad``, ``vmap``, optax and Orbax as any tree of arrays, at the speed of a plain tuple. Two states
-    have the same structure when their names, trainable flags and collections (and constraints) agree,
-    whatever the order of creation.
+    ``jit``, ``grad``, ``vmap``, optax and Orbax as any tree of arrays, at the speed of a plain tuple. Two
+    states have the same structure when their names, trainable flags and collections (and constraints)
+    agree, whatever the order of creation.
 
     Args:
       values: name -> array, number or `jax.ShapeDtypeStruct`. New variables are trainable and in TF1's
@@ -222,7 +223,7 @@ class Variables(State):
             wanted = views.mapped(self, rules, "astype", allow_unmatched=allow_unmatched)
             return edits.cast(self, {i: dtype for i, dtype in wanted.items() if dtype is not None})
         floating = [
-            i for i, leaf in enumerate(self._leaves) if jax.dtypes.issubdtype(leaf_dtype(leaf), jnp.floating)
+            i for i, leaf in enumerate(self._leaves) if jnp.issubdtype(leaf_dtype(leaf), jnp.floating)
         ]
         return edits.cast(self, dict.fromkeys(floating, rules))
 
@@ -230,9 +231,9 @@ class Variables(State):
         r"""Return the state under other names.
 
         Args:
-          rules: a dict or list of (pattern, replacement[, transform]): the pattern matches the present name, the
-            replacement is the new one with back-references filled in, None leaves it; transform is a function
-            array -> array. All names change at once, so rules may swap names.
+          rules: a dict or list of (pattern, replacement[, transform]): the pattern matches the present name,
+            the replacement is the new one with back-references filled in, None leaves it; transform is a
+            function array -> array. All names change at once, so rules may swap names.
           allow_unmatched: accept patterns that match nothing.
 
         Raises:
@@ -312,7 +313,7 @@ class Variables(State):
         """Return the state on another device or sharding; holes will be filled there.
 
         Args:
-          target: a `jax.Device`, a `jax.sharding.Sharding`, or a dict or list of (pattern, device or sharding).
+          target: a `jax.Device`, a `jax.sharding.Sharding`, or a dict or list of (pattern, one of these).
           allow_unmatched: accept patterns that match nothing.
 
         Example:

@@ -1,4 +1,4 @@
-"""Choosing variables: which positions a property, scope or rule set stands for, and the state of just those."""
+"""Choosing variables: the positions that a property, scope or rule set stands for, and the state of those."""
 
 from __future__ import annotations
 
