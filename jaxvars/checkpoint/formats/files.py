@@ -6,9 +6,11 @@ alias the mapping. One read into an array of our own costs the same as the copy 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -28,12 +30,18 @@ class RangedFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (this object is the context manager)
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
             raise NotFoundError(f"File does not exist: {path}") from None
         except OSError as error:
-            raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from error
-        self.size = os.fstat(self._file.fileno()).st_size
+            raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from None
+        # Closed when the last user is gone, without a warning: a reader need not be closed by hand.
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        try:
+            self._file = io.FileIO(descriptor, "rb", closefd=False)
+        except OSError as error:  # a folder
+            raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from None
+        self.size = os.fstat(descriptor).st_size
         self._lock = threading.Lock()
 
     def read(self, offset: int, size: int, what: str) -> bytes:
@@ -70,6 +78,7 @@ class RangedFile:
     def close(self) -> None:
         """Close the file. Reading from it afterwards raises."""
         self._file.close()
+        self._finalizer()
 
     def __enter__(self) -> RangedFile:
         return self
