@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-__all__ = ["DEFAULT_COLLECTIONS", "Hole", "VariableSpec", "is_hole", "leaf_dtype", "leaf_shape"]
+__all__ = [
+    "DEFAULT_COLLECTIONS",
+    "Hole",
+    "VariableSpec",
+    "is_hole",
+    "leaf_dtype",
+    "leaf_nbytes",
+    "leaf_shape",
+    "leaf_size",
+]
 
 Initializer: TypeAlias = Callable[[Any, tuple[int, ...], Any], Any]
 Constraint: TypeAlias = Callable[[Any], Any]
@@ -147,3 +157,13 @@ def leaf_dtype(leaf: Any) -> Any:
     if isinstance(leaf, bool | int | float | complex):
         return np.dtype(type(leaf))
     return np.dtype(object)
+
+
+def leaf_size(leaf: Any) -> int:
+    """Number of elements; 0 for what a tree map put there that is no number (a label, None)."""
+    return 0 if leaf_dtype(leaf) == np.dtype(object) else math.prod(leaf_shape(leaf))
+
+
+def leaf_nbytes(leaf: Any) -> int:
+    """Size in bytes of one copy of the value, sharded or not, with or without a buffer."""
+    return leaf_size(leaf) * int(leaf_dtype(leaf).itemsize)

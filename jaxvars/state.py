@@ -24,7 +24,7 @@ from jaxvars.errors import (
     nearest_names,
 )
 from jaxvars.layout import Layout, make_layout
-from jaxvars.spec import VariableSpec, is_hole, leaf_dtype, leaf_shape
+from jaxvars.spec import VariableSpec, is_hole, leaf_dtype, leaf_nbytes, leaf_shape, leaf_size
 
 _new = object.__new__
 
@@ -251,6 +251,28 @@ class State(Mapping[str, jax.Array]):
             key: layout.spec(i, leaf_shape(leaf), leaf_dtype(leaf))
             for i, (key, leaf) in enumerate(zip(layout.keys, self._leaves, strict=True))
         }
+
+    @property
+    def uninitialized(self) -> tuple[str, ...]:
+        """Names of the variables without a value, in the order of their creation.
+
+        Example:
+          >>> import jax, jaxvars as jv
+          >>> jv.Variables({"w": jax.ShapeDtypeStruct((2,), "float32"), "b": 0.0}).uninitialized
+          ('w',)
+        """
+        index = self._layout.index
+        return tuple(key for key in self._layout.creation_order if is_hole(self._leaf(index[key])))
+
+    @property
+    def size(self) -> int:
+        """Number of elements of all variables, initialized or not."""
+        return sum(leaf_size(leaf) for leaf in self._leaves)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of all variables, initialized or not."""
+        return sum(leaf_nbytes(leaf) for leaf in self._leaves)
 
 
 def _rebuild(cls: type[State], layout: Layout, leaves: tuple[Any, ...]) -> State:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.core import Tracer
 
 from jaxvars.buffers import is_deleted
-from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
+from jaxvars.spec import is_hole, leaf_nbytes, leaf_shape, leaf_size
 from jaxvars.state import State
 
-__all__ = ["ScopeTotal", "Summary", "SummaryRow", "describe", "leaf_nbytes", "leaf_size", "summarize"]
+__all__ = ["ScopeTotal", "Summary", "SummaryRow", "describe", "summarize"]
 
 _COLUMNS = ("name", "shape", "dtype", "count", "bytes", "trainable", "collections", "sharding")
 _RIGHT = frozenset({"count", "bytes", "variables"})
@@ -123,16 +121,6 @@ def _row(state: State, position: int, leaf: Any) -> SummaryRow:
 
 def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:
     return ScopeTotal(scope, len(rows), sum(row.count for row in rows), sum(row.bytes for row in rows))
-
-
-def leaf_size(leaf: Any) -> int:
-    """Number of elements; 0 for what a tree map put there that is no number (a label, None)."""
-    return 0 if leaf_dtype(leaf) == np.dtype(object) else math.prod(leaf_shape(leaf))
-
-
-def leaf_nbytes(leaf: Any) -> int:
-    """Size in bytes of one copy of the value, sharded or not, with or without a buffer."""
-    return leaf_size(leaf) * int(leaf_dtype(leaf).itemsize)
 
 
 def describe(leaf: Any) -> str:

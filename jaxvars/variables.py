@@ -13,7 +13,7 @@ from jaxvars.errors import InvalidArgumentError
 from jaxvars.layout import Layout
 from jaxvars.spec import is_hole, leaf_dtype
 from jaxvars.state import State
-from jaxvars.summary import Summary, describe, leaf_nbytes, leaf_size, summarize
+from jaxvars.summary import Summary, describe, summarize
 
 __all__ = ["Variables"]
 
@@ -126,18 +126,6 @@ class Variables(State):
           ['gen/w']
         """
         return views.taken(self, views.chosen(self, rules, "select", allow_unmatched=allow_unmatched))
-
-    @property
-    def uninitialized(self) -> tuple[str, ...]:
-        """Names of the variables without a value, in the order of their creation.
-
-        Example:
-          >>> import jax, jaxvars as jv
-          >>> jv.Variables({"w": jax.ShapeDtypeStruct((2,), "float32"), "b": 0.0}).uninitialized
-          ('w',)
-        """
-        index = self._layout.index
-        return tuple(key for key in self._layout.creation_order if is_hole(self._leaf(index[key])))
 
     # -- edits -------------------------------------------------------------------------------------------
 
@@ -370,16 +358,6 @@ class Variables(State):
           6
         """
         return summarize(self, depth)
-
-    @property
-    def size(self) -> int:
-        """Number of elements of all variables, initialized or not."""
-        return sum(leaf_size(leaf) for leaf in self._leaves)
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes of all variables, initialized or not."""
-        return sum(leaf_nbytes(leaf) for leaf in self._leaves)
 
     def __repr__(self) -> str:
         count, leaves = len(self), self._leaves
