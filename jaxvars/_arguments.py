@@ -13,6 +13,7 @@ own dtype.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard, cast
@@ -65,10 +66,19 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
       >>> as_dtype("float"), as_dtype(int), as_dtype(jnp.bfloat16)
       (dtype('float32'), dtype('int32'), dtype(bfloat16))
     """
+    if isinstance(dtype, str | type | np.dtype):  # these hash, and every get_variable asks for one
+        return _written_dtype(cast(Any, dtype), jax.config.read("jax_enable_x64"))
     extended = _extended_dtype(dtype)
-    if extended is not None:
-        return extended
-    found = _numpy_dtype(dtype)
+    return extended if extended is not None else _array_dtype(_numpy_dtype(dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def _written_dtype(dtype: Any, x64: bool) -> np.dtype[Any]:
+    return _array_dtype(_numpy_dtype(dtype))
+
+
+def _array_dtype(found: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that arrays of `found` have in this process."""
     if jnp.issubdtype(found, np.number) or found == np.bool_:
         return np.dtype(dtypes.canonicalize_dtype(found))
     advice = ""
@@ -82,7 +92,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 def _extended_dtype(dtype: Any) -> Any:
     """JAX's own dtypes, which NumPy has none of: that of random keys."""
     for candidate in (dtype, None if isinstance(dtype, type) else getattr(dtype, "dtype", None)):
-        if candidate is not None and dtypes.issubdtype(candidate, dtypes.extended):
+        scalar = getattr(candidate, "type", None)
+        if isinstance(scalar, type) and issubclass(scalar, dtypes.extended):
             return candidate
     return None
 
@@ -105,7 +116,7 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     raise InvalidTypeError(f"{dtype!r} is not a dtype: write for example jnp.float32, 'bfloat16' or int.")
 
 
-def is_integer(dtype: npt.DTypeLike) -> bool:
+def is_integer(dtype: Any) -> bool:
     """Whether `dtype` is a signed or unsigned integer dtype (bool is not)."""
     return bool(jnp.issubdtype(dtype, np.integer))
 
@@ -243,7 +254,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def check_dtype_change(found: npt.DTypeLike, wanted: npt.DTypeLike) -> None:
+def check_dtype_change(found: Any, wanted: Any) -> None:
     """Refuse a change of dtype that TF1 refuses: float into int, complex into real, a number into bool.
 
     Raises:
@@ -293,6 +304,7 @@ def cast_host_value(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.nda
 
 def _does_not_fit(number: Any, dtype: np.dtype[Any]) -> str:
     advice = ""
-    if dtype in (np.int32, np.uint32, np.float32, np.complex64) and not jax.config.read("jax_enable_x64"):
+    narrowed = (np.dtype(d) for d in (np.int32, np.uint32, np.float32, np.complex64))
+    if dtype in narrowed and not jax.config.read("jax_enable_x64"):
         advice = ' For 64-bit values run jax.config.update("jax_enable_x64", True) first.'
     return f"The value {number} does not fit {dtype}.{advice}"

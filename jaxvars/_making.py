@@ -43,7 +43,7 @@ def constant_value(task: Task) -> np.ndarray[Any, Any] | None:
 
 
 def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Copy an array to its devices. The copy is XLA's own: it may be donated, and nobody else writes into it."""
+    """Copy an array to its devices. The copy is XLA's own, so it may be donated and nobody writes into it."""
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(host, sharding, may_alias=False)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
@@ -93,7 +93,7 @@ def _prepare(task: Task, row: Any, impl: str) -> tuple[Any, Maker | None]:
     if not ready:
         return None, traced.lower().compile()
     array = value_as_array(ready[0])
-    if dtypes.issubdtype(task.dtype, dtypes.extended):
+    if jnp.issubdtype(task.dtype, dtypes.extended):
         return jax.device_put(jnp.copy(array), task.sharding), None
     return put(cast_host_value(np.asarray(array), task.dtype), task.sharding), None
 
@@ -176,6 +176,6 @@ def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Arr
         return jnp.asarray(cast_host_value(array, dtype))
     if as_dtype(array) != dtype:
         check_dtype_change(array.dtype, dtype)
-    elif dtypes.issubdtype(dtype, dtypes.extended):
+    elif jnp.issubdtype(dtype, dtypes.extended):
         return array
-    return cast(jax.Array, jax.lax.convert_element_type(array, dtype))
+    return jax.lax.convert_element_type(array, dtype)

@@ -77,7 +77,7 @@ def as_key(rng: Any) -> jax.Array:
     dtype, shape = getattr(rng, "dtype", None), tuple(getattr(rng, "shape", ()))
     if dtype is None or not isinstance(rng, jax.Array | np.ndarray):
         raise InvalidArgumentError(_bad_rng(rng, f"got {rng!r:.80} of type {type(rng).__name__!r}"))
-    if dtypes.issubdtype(dtype, dtypes.prng_key):
+    if jnp.issubdtype(dtype, dtypes.prng_key):
         if shape:
             raise InvalidArgumentError(
                 _bad_rng(
@@ -138,14 +138,14 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
     tasks = [_task(name, hole) for name, hole in holes.items()]
     _check(tasks, rng)
     random = [task for task in tasks if needs_key(task.initializer)]
-    key = as_key(rng) if random else None
+    key = None if rng is None else as_key(rng)
     if isinstance(key, Tracer) or _is_tracing():
         return _fill_traced(tasks, random, key)
     return _fill_now(tasks, random, key)
 
 
 def _task(name: str, hole: Any) -> Task:
-    initializer = getattr(hole, "initializer", None)
+    initializer: Any = getattr(hole, "initializer", None)  # a plain ShapeDtypeStruct has none
     return Task(name, initializer, tuple(hole.shape), as_dtype(hole.dtype), getattr(hole, "sharding", None))
 
 
@@ -174,7 +174,7 @@ def _check(tasks: Sequence[Task], rng: Any) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     quoted = ", ".join(f'"{name}"' for name in names)
-    return f"Variable {quoted} is" if len(names) == 1 else f"{len(names)} variables are: {quoted}; they are"
+    return f"Variable {quoted} is" if len(names) == 1 else f"Variables {quoted} are"
 
 
 def _is_tracing() -> bool:
@@ -208,7 +208,7 @@ def _fill_now(tasks: Sequence[Task], random: Sequence[Task], key: jax.Array | No
 
 def _key_rows(random: Sequence[Task], key: jax.Array | None) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
     """The raw key data of each variable, from one compiled call, and the name of the key's implementation."""
-    if key is None:
+    if key is None or not random:
         return {}, ""
     hashes = [name_hash(task.name) for task in random]
     # Padded to a power of two, so that a differing number of variables seldom compiles this again.
@@ -247,7 +247,7 @@ def _fold_in_each(key: jax.Array, hashes: jax.Array) -> list[jax.Array]:
 
 
 def _failed(task: Task, error: Exception) -> JaxvarsError:
-    """The error to raise from `error`: of the same built-in kind, naming the variable."""
+    """The error to raise from `error`, naming the variable: the same class, or the nearest one of ours."""
     kind = InvalidArgumentError
     if isinstance(error, JaxvarsError):
         kind = type(error)

@@ -186,7 +186,7 @@ def _checked_scale(scale: Any, argument: str) -> Any:
     if isinstance(scale, numbers.Integral):
         raise InvalidArgumentError(f"{argument} cannot be an integer: {scale}. Write {float(scale)}.")
     if isinstance(scale, numbers.Real):
-        if not scale >= 0.0:
+        if not float(scale) >= 0.0:
             raise InvalidArgumentError(f"Setting a {argument} less than 0 on a regularizer: {scale}")
         return float(scale)
     if (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 InitializerFunction: TypeAlias = Callable[..., Any]
+_T = TypeVar("_T")
+
+# JAX's constants and ours: these need no key and no compilation.
+_SAME = ((jax.nn.initializers.zeros, Zeros()), (jax.nn.initializers.ones, Ones()))
 
 
 class Normalized(NamedTuple):
@@ -64,12 +68,12 @@ class Value(Initializer):
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any] | None:
         """A new array; None for a traced value, and for random keys, which NumPy cannot hold."""
-        if isinstance(self.value, Tracer) or dtypes.issubdtype(self.dtype, dtypes.extended):
+        if isinstance(self.value, Tracer) or jnp.issubdtype(self.dtype, dtypes.extended):
             return None
         return np.array(self.value, dtype)
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
-        if dtypes.issubdtype(dtype, dtypes.extended):
+        if jnp.issubdtype(dtype, dtypes.extended):
             return jnp.copy(self.value)
         # lax.convert_element_type also makes a weakly typed tracer strong.
         return jax.lax.convert_element_type(jnp.array(self.value), dtype)
@@ -90,8 +94,13 @@ def constant_dtype(initializer: Any, name: str) -> DType:
       InvalidTypeError: it is no value (a dict, a string, an object).
       InvalidArgumentError: it is a list whose rows differ in length.
     """
+    return _named(value_dtype, initializer, name)
+
+
+def _named(function: Callable[[Any], _T], value: Any, name: str) -> _T:
+    """Return ``function(value)``; its errors then name the variable."""
     try:
-        return value_dtype(initializer)
+        return function(value)
     except JaxvarsError as error:
         raise type(error)(f'The initializer of variable "{name}": {error}') from error
 
@@ -188,8 +197,7 @@ def as_initializer(initializer: Any, shape: Any, dtype: Any, name: str) -> Norma
     dims = shape_as_tuple(shape)
     if is_constant(initializer):
         check_constant_without_shape(initializer, dims, name)
-        constant_dtype(initializer, name)  # for its errors, which name the variable
-        value = Value(initializer)
+        value = _named(Value, initializer, name)
         return Normalized(value, tuple(value.value.shape), value.dtype)
     if initializer is None:
         if dims is None:
@@ -214,10 +222,7 @@ def as_initializer(initializer: Any, shape: Any, dtype: Any, name: str) -> Norma
 
 
 def _with_shape(made: Any, shape: Shape, dtype: DType, name: str) -> Normalized:
-    for function, ours in ((jax.nn.initializers.zeros, Zeros()), (jax.nn.initializers.ones, Ones())):
-        if made is function:  # ours need no key and no compilation
-            made = ours
-    adapted = adapt(made, name)
+    adapted = next((ours for function, ours in _SAME if made is function), None) or adapt(made, name)
     if isinstance(adapted, Initializer):
         try:
             adapted.check(shape, dtype)

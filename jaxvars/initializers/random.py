@@ -62,7 +62,9 @@ def draw(how: Draw, key: jax.Array, shape: Shape, dtype: DType) -> jax.Array:
 def _below(limit: float, dtype: DType) -> np.ndarray[Any, Any]:
     """The largest number of `dtype` below `limit`: rounding must not return the excluded end of [a, b)."""
     rounded = np.asarray(limit).astype(dtype)
-    return rounded if float(rounded) < limit else np.nextafter(rounded, np.asarray(-np.inf, dtype))
+    return (
+        rounded if float(rounded) < limit else np.nextafter(rounded, np.asarray(jnp.finfo(dtype).min, dtype))
+    )
 
 
 class FloatInitializer(Initializer):
