@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jaxvars._source import user_site
 from jaxvars.errors import FailedPreconditionError
 from jaxvars.scopes.collections import Collections, CollectionsSnapshot
-from jaxvars.scopes.context import Context, current, leave
+from jaxvars.scopes.context import Context, current
 from jaxvars.scopes.counters import EMPTY
 from jaxvars.scopes.names import NameRegistry, check_scope_name, check_variable_name
 from jaxvars.scopes.scope import ROOT_DEFAULTS, new_scope
@@ -158,7 +158,7 @@ class NameGraph:
         while journal and len(journal) > snapshot.journal_length:
             journal.pop()()
         self.collections.restore(snapshot.collections)
-        leave(context, snapshot.context.counts)
+        current.set(_recounted(context, snapshot.context))
 
     def _context(self) -> Context:
         context = current.get()
@@ -169,6 +169,38 @@ class NameGraph:
                 "use it inside `with graph.as_current():`."
             )
         return context
+
+
+def _recounted(now: Context, then: Context) -> Context:
+    """The open scopes of `now` with the counts of `then`, level by level from the root.
+
+    In the usual case both have the same levels. When the body has entered scopes before its frame noticed that
+    it runs again, those scopes are open already, and each level takes the counts of its like.
+    """
+    counted = _levels(then)
+    parent: Context | None = None
+    for depth, level in enumerate(_levels(now)):
+        like = counted[min(depth, len(counted) - 1)]
+        parent = Context(
+            level.graph,
+            level.scope,
+            level.name_scope,
+            like.counts,
+            like.opened if depth < len(counted) else like.counts,
+            level.creators,
+            parent,
+            level.owner,
+        )
+    return parent or now
+
+
+def _levels(context: Context) -> list[Context]:
+    """The records from the root of the frame to `context`."""
+    levels = [context]
+    while (parent := levels[-1].parent) is not None:
+        levels.append(parent)
+    levels.reverse()
+    return levels
 
 
 class _Activation:
