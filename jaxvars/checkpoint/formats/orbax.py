@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,11 +20,12 @@ import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.orbax_errors import short_errors
 from jaxvars.checkpoint.formats.orbax_record import Entry, decode_record, dtype_name, read_metadata_file
-from jaxvars.errors import DataLossError, InvalidArgumentError, JaxvarsError
+from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import VariableSpec
 
-__all__ = ["OrbaxSource", "orbax_errors", "orbax_module"]
+__all__ = ["OrbaxSource", "orbax_module"]
 
 _ITEM = "state"  # the name under which Orbax's `save` files a tree
 _MOST_BYTES_AT_ONCE = 1 << 28
@@ -37,20 +37,6 @@ def orbax_module() -> Any:
     from orbax.checkpoint import v1
 
     return v1
-
-
-@contextlib.contextmanager
-def orbax_errors(what: str) -> Generator[None, None, None]:
-    """Turn what Orbax raises into one clear error; `what` begins its text."""
-    try:
-        yield
-    except JaxvarsError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise DataLossError(f"{what}: {text}") from None
 
 
 class OrbaxSource:
@@ -91,7 +77,7 @@ class OrbaxSource:
         tensors: dict[str, TensorInfo] = {}
         for item in items:
             named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
-            with orbax_errors(f"Cannot read the names in {self.path}"), ocp.Context():
+            with short_errors(DataLossError, f"Cannot read the names in {self.path}"), ocp.Context():
                 self._trees[item] = ocp.metadata(root, **named).metadata
             prefix = f"{item}/" if len(items) > 1 else ""
             for keys, leaf in _leaves(self._trees[item]):
@@ -162,7 +148,7 @@ class OrbaxSource:
         ocp = orbax_module()
         stored = [name for name, entry in self._entries.items() if not entry.at]
         tree = {name: targets.get(name, ocp.PLACEHOLDER) for name in stored}
-        with orbax_errors(f"Cannot read {self.path}"), ocp.Context():
+        with short_errors(DataLossError, f"Cannot read {self.path}"), ocp.Context():
             loaded = ocp.load(self.path, tree, checkpointable_name=_ITEM)
         return {name: loaded[name] for name in targets}
 
@@ -185,7 +171,7 @@ class OrbaxSource:
 
             named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
             abstract = jax.tree_util.tree_map_with_path(target, tree)
-            with orbax_errors(f"Cannot read {self.path}"), ocp.Context():
+            with short_errors(DataLossError, f"Cannot read {self.path}"), ocp.Context():
                 loaded = ocp.load(self._root, abstract, **named)
             for keys, value in jax.tree_util.tree_leaves_with_path(loaded):
                 if keys in wanted:
