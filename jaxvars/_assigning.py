@@ -16,7 +16,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidTypeError, OutOfRange
 from jaxvars.scatter import prepare_scatter
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.updates import jitted, jitted_sharded
-from jaxvars.values import defined_text, prepare
+from jaxvars.values import defined_text, is_number, prepare
 from jaxvars.variables import Variables
 
 __all__ = ["counted", "set_value", "scattered", "updated"]
@@ -83,7 +83,7 @@ def _quick(op: str, current: Any, value: Any) -> Any:
     if is_concrete(value):
         given = value.aval
         alike = given.shape == target.shape and given.dtype is target.dtype and not given.weak_type
-        if alike and not value.committed and target.dtype != bool:
+        if alike and not value.committed and is_number(target.dtype):
             return jitted(op, False)(current, value)
     elif target.shape == () and type(value) in _NUMBER_TYPES:
         number = _numbers.get((type(value), value, target.dtype))

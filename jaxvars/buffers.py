@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-__all__ = ["buffer_id", "copied", "donated_by", "is_concrete", "is_deleted", "note_donation", "unshared"]
+__all__ = [
+    "buffer_id",
+    "copied",
+    "donated_by",
+    "is_concrete",
+    "is_deleted",
+    "is_weak",
+    "note_donation",
+    "unshared",
+]
 
 # type -> whether it is a concrete device array. A dict lookup is five times cheaper than isinstance on the
 # abstract class jax.Array, and this is asked at each read of a value.
@@ -32,6 +41,11 @@ def is_concrete(value: Any) -> bool:
         known = issubclass(kind, jax.Array) and not issubclass(kind, Tracer)
         _concrete_types[kind] = known
     return known
+
+
+def is_weak(value: Any) -> bool:
+    """Return whether the array or tracer has the weak dtype of a Python number; random keys have not."""
+    return getattr(value, "weak_type", False)
 
 
 def is_deleted(value: Any) -> bool:

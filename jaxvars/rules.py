@@ -128,8 +128,7 @@ class RuleSet:
         subject = f"{len(unmatched)} of {count} rules match" if count > 1 else "the rule matches"
         lines = [f"{self.op}: {subject} none of the {len(names)} names:"]
         for number in unmatched:
-            pattern = self.rules[number].pattern
-            near = nearest_names(pattern, _scopes(names) if pattern.endswith("/") else names)
+            near = _nearest(self.rules[number].pattern, names)
             hint = f"   nearest: {', '.join(near)}" if near else ""
             lines.append(f"  rule {number + 1}: {_line(self.rules[number], self.names)}{hint}")
         lines.extend(self._turned_lines(unmatched, names))
@@ -295,10 +294,12 @@ def _expand(found: re.Match[str], replacement: str) -> str:
     return found.expand(replacement.removeprefix("/")) + below
 
 
-def _scopes(names: Iterable[str]) -> list[str]:
-    """All scopes above the names, each with a trailing slash."""
-    found = {name[: i + 1] for name in names for i, char in enumerate(name) if char == "/"}
-    return sorted(found)
+def _nearest(pattern: str, names: list[str]) -> list[str]:
+    """The names most like `pattern`; where it is a scope, the scopes."""
+    if not pattern.endswith("/"):
+        return nearest_names(pattern, names)
+    scopes = {name[:i] for name in names for i, char in enumerate(name) if char == "/"}
+    return [f"{scope}/" for scope in nearest_names(pattern[:-1], sorted(scopes))]
 
 
 def _literal(value: Any) -> str:

@@ -62,6 +62,8 @@ def prepare_scatter(
             f"indices.shape {tuple(points.shape)}, params.shape {current_shape}: expected {expected}."
             + defined_text(defined_at)
         )
+    if op == "scatter_div":
+        _check_divisor(op, key, values, defined_at)
     if not isinstance(points, Tracer):
         points = _check_range(op, key, current_shape, points, nd, defined_at)
     return points, values
@@ -109,6 +111,13 @@ def _expected_nd(op: str, key: str, shape: tuple[int, ...], indices: Any, define
             "Use scatter_* on its rows."
         )
     return (*indices.shape[:-1], *shape[depth:])
+
+
+def _check_divisor(op: str, key: str, values: Any, defined_at: str) -> None:
+    """Raise for a known integer zero, for which XLA would return -1."""
+    integers = jnp.issubdtype(values.dtype, np.integer)
+    if integers and not isinstance(values, Tracer) and bool((np.asarray(values) == 0).any()):
+        raise InvalidArgumentError(f'{op} on "{key}": Integer division by zero.' + defined_text(defined_at))
 
 
 def _check_range(op: str, key: str, shape: tuple[int, ...], indices: Any, nd: bool, defined_at: str) -> Any:

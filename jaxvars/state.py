@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvars.buffers import donated_by, is_concrete, unshared
+from jaxvars.buffers import donated_by, is_concrete, is_weak, unshared
 from jaxvars.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -307,7 +307,7 @@ def as_leaf(key: str, value: Any) -> Any:
             f'the value of "{key}" is a mapping. For nested values write: Variables.from_nested(tree)'
         )
     if isinstance(value, jax.Array):
-        return jax.lax.convert_element_type(value, value.dtype) if value.weak_type else value
+        return jax.lax.convert_element_type(value, value.dtype) if is_weak(value) else value
     if callable(getattr(value, "__jax_array__", None)):
         return as_leaf(key, value.__jax_array__())
     try:

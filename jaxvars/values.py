@@ -15,9 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvars.buffers import is_weak
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
 
-__all__ = ["ARITHMETIC", "check_operation", "defined_text", "prepare", "shape_problem"]
+__all__ = [
+    "ARITHMETIC",
+    "check_operation",
+    "convert",
+    "defined_text",
+    "is_number",
+    "prepare",
+    "shape_problem",
+]
 
 # Operations that compute with the old value: not defined on bools and random keys.
 ARITHMETIC = frozenset(
@@ -54,9 +63,14 @@ def _kind(dtype: Any) -> str:
 _WIDENS = frozenset({"ff", "cc", "if", "ic", "fc"})
 
 
+def is_number(dtype: Any) -> bool:
+    """Return whether values of `dtype` can be added: neither bools nor random keys."""
+    return _kind(dtype) in "ifc"
+
+
 def check_operation(op: str, key: str, dtype: Any, defined_at: str = "") -> None:
     """Raise `InvalidTypeError` where `op` is not defined on this dtype, such as adding to a bool."""
-    if op in ARITHMETIC and _kind(dtype) in "bk?":
+    if op in ARITHMETIC and not is_number(dtype):
         raise InvalidTypeError(
             f'{op} on "{key}": not defined for dtype {dtype}. Use assign.' + defined_text(defined_at)
         )
@@ -127,10 +141,10 @@ def _holds_jax(value: Any) -> bool:
 
 def _convert_jax(op: str, key: str, value: jax.Array, dtype: Any) -> Any:
     if value.dtype == dtype:
-        return jax.lax.convert_element_type(value, dtype) if value.weak_type else value
+        return jax.lax.convert_element_type(value, dtype) if is_weak(value) else value
     source, target = _kind(value.dtype), _kind(dtype)
     # Two integer dtypes: only where every value fits, or where the value came from a Python number.
-    integers = source == target == "i" and (value.weak_type or np.can_cast(value.dtype, dtype))
+    integers = source == target == "i" and (is_weak(value) or np.can_cast(value.dtype, dtype))
     if source + target in _WIDENS or integers:
         return jax.lax.convert_element_type(value, dtype)
     raise InvalidTypeError(_dtype_text(op, key, value.dtype, dtype, f"jnp.asarray(value, jnp.{dtype})"))

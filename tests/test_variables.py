@@ -83,7 +83,7 @@ def test_refuses_a_name_given_twice_and_what_is_no_mapping():
 
 
 def test_an_integer_that_does_not_fit_raises_rather_than_wraps():
-    with pytest.raises(InvalidArgumentError, match='"step".*does not fit int32'):
+    with pytest.raises(InvalidArgumentError, match=r'"step".*does not fit int32'):
         Variables({"step": np.int64(2**40)})
 
 
@@ -144,7 +144,9 @@ def test_a_deleted_value_says_who_took_it():
 
 
 def specs_of(*pairs):
-    return Variables.from_specs((VariableSpec(key, (), "float32", **more), np.float32(0)) for key, more in pairs)
+    return Variables.from_specs(
+        (VariableSpec(key, (), "float32", **more), np.float32(0)) for key, more in pairs
+    )
 
 
 def test_structure_does_not_depend_on_creation_order_or_notes():
@@ -195,7 +197,8 @@ def test_layouts_are_interned_and_die_with_their_last_user():
     for thread in threads:
         thread.join()
     assert all(layout is one._layout for layout in found)
-    del one, other, found
+    del one, other
+    found.clear()
     gc.collect()
     alive = [o for o in gc.get_objects() if isinstance(o, Layout) and "only_here/0" in o.keys]
     assert not alive

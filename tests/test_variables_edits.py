@@ -57,7 +57,7 @@ def test_scope_is_exact():
     assert list(variables.scope("gen")) == list(variables.scope("gen/")) == ["gen/bn/scale", "gen/w"]
     assert list(variables.scope("step")) == ["step"]
     assert list(variables.scope("")) == list(variables)
-    with pytest.raises(NotFoundError, match='scope "gan".*Nearest: gen'):
+    with pytest.raises(NotFoundError, match=r'scope "gan".*Nearest: gen'):
         variables.scope("gan")
 
 
@@ -129,7 +129,9 @@ def test_union_right_wins_but_a_hole_never_over_a_value():
     merged = left | right
     assert values(merged) == {"a": 1.0, "b": 2.0, "c": 2.0, "h": 5.0}
     assert list(merged.non_trainable) == ["b"]  # the description comes with the value
-    assert (Variables({"h": Hole((), "float32")}) | Variables({"h": Hole((), "float32")})).uninitialized == ("h",)
+    assert (Variables({"h": Hole((), "float32")}) | Variables({"h": Hole((), "float32")})).uninitialized == (
+        "h",
+    )
 
 
 def test_union_with_a_dict_keeps_the_description():
@@ -167,13 +169,15 @@ def test_rename_swaps_rotates_and_transforms():
 
 def test_rename_refuses_clashes_and_idle_or_turned_rules():
     variables = Variables({"tower/w": 1.0, "tower/b": 1.0})
-    with pytest.raises(InvalidArgumentError, match='several variables get one name:\n  "x" from tower/b, tower/w'):
+    with pytest.raises(
+        InvalidArgumentError, match='several variables get one name:\n  "x" from tower/b, tower/w'
+    ):
         variables.rename([("tower/.*", "x")])
     with pytest.raises(InvalidArgumentError, match="non-empty"):
         variables.rename([("tower/w", "")])
     with pytest.raises(NotFoundError) as caught:
         variables.rename([(r"conv1/(.*)", r"tower/\1")])
-    assert 'turned round' in str(caught.value) and r'("tower/(.*)", r"conv1/\1")' in str(caught.value)
+    assert "turned round" in str(caught.value) and r'("tower/(.*)", r"conv1/\1")' in str(caught.value)
     with pytest.raises(InvalidArgumentError, match=r'transpose fails on "tower/w"|fails on "tower/w"'):
         variables.rename([("tower/w", "k", lambda x: x.reshape(7))])
 
