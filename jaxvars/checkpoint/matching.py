@@ -156,7 +156,8 @@ def _after_transform(
         return None
     if narrowed_dtype(info.dtype) == info.dtype:
         with contextlib.suppress(Exception):  # a function of NumPy arrays only
-            result = jax.eval_shape(transform, jax.ShapeDtypeStruct(info.shape, info.dtype))
+            # A fresh function: JAX keeps traces by function, and crashes on NumPy's compiled ones.
+            result = jax.eval_shape(lambda x: transform(x), jax.ShapeDtypeStruct(info.shape, info.dtype))
             return tuple(result.shape), np.dtype(result.dtype)
     if info.nbytes <= _MOST_TRIAL_BYTES:
         with contextlib.suppress(Exception):  # a function that minds what the values are

@@ -17,6 +17,7 @@ _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
 _MOST_UNUSED = 8
 _MOST_PROBLEMS = 50
+_LONGEST_RULE = 50
 
 
 def table(plan: RestorePlan) -> str:
@@ -24,7 +25,10 @@ def table(plan: RestorePlan) -> str:
     rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     lines = [f"restore from {plan.path} ({plan.format}, {_count(plan.num_tensors, 'tensor')})", ""]
-    lines += [_line(cells, widths) for cells in [_HEADINGS, tuple("-" * width for width in widths), *rows]]
+    lines += [
+        _line(cells, widths)
+        for cells in [_HEADINGS, tuple("-" * min(width, _LONGEST_RULE) for width in widths), *rows]
+    ]
     if len(plan.rows) > _MOST_ROWS:
         lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
     lines += ["", totals(plan)]
