@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -292,22 +291,23 @@ def check_constant(dtype: str, initializer: Any) -> None:
 class FakeBackend:
     """The oracle's view of the store; every frame has a store of its own."""
 
-    @contextmanager
-    def frame(self) -> Iterator[SimpleNamespace]:
+    def run(self, body: Callable[[Any], None]) -> None:
         store = FakeStore()
-        with NameGraph().as_current() as graph:
-            yield SimpleNamespace(
-                AUTO_REUSE=AUTO_REUSE,
-                Variable=store.variable,
-                add_to_collection=graph.collections.add,
-                get_collection=graph.collections.get,
-                get_current_name_scope=get_current_name_scope,
-                get_local_variable=store.get_local_variable,
-                get_variable=store.get_variable,
-                get_variable_scope=get_variable_scope,
-                name_scope=name_scope,
-                variable_scope=variable_scope,
-            )
+        graph = NameGraph()
+        api = SimpleNamespace(
+            AUTO_REUSE=AUTO_REUSE,
+            Variable=store.variable,
+            add_to_collection=graph.collections.add,
+            get_collection=graph.collections.get,
+            get_current_name_scope=get_current_name_scope,
+            get_local_variable=store.get_local_variable,
+            get_variable=store.get_variable,
+            get_variable_scope=get_variable_scope,
+            name_scope=name_scope,
+            variable_scope=variable_scope,
+        )
+        with graph.as_current():
+            body(api)
 
     def initializer(self, kind: dict[str, Any], handle: Any) -> Any:
         match kind["k"]:

@@ -1,9 +1,8 @@
-"""The oracle's view of jaxvars itself: programs run inside a by-hand `jv.VariableStore`."""
+"""The oracle's view of jaxvars: programs run in a `VariableStore`, in `specs`, in `init` and `apply`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,10 +21,9 @@ class JaxvarsBackend:
     def __init__(self, tf1_op_names: bool) -> None:
         self.tf1_op_names = tf1_op_names
 
-    @contextmanager
-    def frame(self) -> Iterator[Any]:
+    def run(self, body: Callable[[Any], None]) -> None:
         with jv.VariableStore(rng=0, tf1_op_names=self.tf1_op_names):
-            yield jv
+            body(jv)
 
     def initializer(self, kind: dict[str, Any], handle: Any) -> Any:
         match kind["k"]:
@@ -65,3 +63,27 @@ class JaxvarsBackend:
 
     def read(self, variable: Any) -> Any:
         return np.asarray(variable.value).tolist()
+
+
+class SpecsBackend(JaxvarsBackend):
+    """Runs in `Model.specs`, where variables have no values."""
+
+    def run(self, body: Callable[[Any], None]) -> None:
+        jv.transform(lambda: body(jv), tf1_op_names=self.tf1_op_names).specs()
+
+    def read(self, variable: Any) -> Any:
+        return None
+
+
+class ApplyBackend(JaxvarsBackend):
+    """Runs in `Model.init`, then in `Model.apply` of what that made; the run in `apply` counts."""
+
+    def run(self, body: Callable[[Any], None]) -> None:
+        self.reads = False
+        model = jv.transform(lambda: body(jv), tf1_op_names=self.tf1_op_names)
+        variables = model.init(0)
+        self.reads = True
+        model.apply(variables, rng=0)
+
+    def read(self, variable: Any) -> Any:
+        return super().read(variable) if self.reads else None

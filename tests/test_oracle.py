@@ -22,7 +22,7 @@ RENAMED = {"opname_uniquified"}
 
 @pytest.fixture(scope="module")
 def programs() -> list[dict[str, Any]]:
-    return list(entries(shared_path("oracle", "programs.jsonl.gz")))
+    return list(entries(shared_path("oracle/programs.jsonl.gz")))
 
 
 def disagreements(programs: Iterable[dict[str, Any]], backend: Backend) -> list[str]:
@@ -34,10 +34,8 @@ def disagreements(programs: Iterable[dict[str, Any]], backend: Backend) -> list[
     return found
 
 
-def check_jaxvars(programs: list[dict[str, Any]], tf1_op_names: bool) -> None:
-    """Run the programs that jaxvars can run; the tests run without 64 bits."""
-    from jaxvars_backend import JaxvarsBackend
-
+def runnable(programs: list[dict[str, Any]], tf1_op_names: bool) -> list[dict[str, Any]]:
+    """The programs that jaxvars can run; the tests run without 64 bits."""
     left_out = LEFT_OUT if tf1_op_names else LEFT_OUT | RENAMED
     chosen = [
         entry
@@ -47,7 +45,23 @@ def check_jaxvars(programs: list[dict[str, Any]], tf1_op_names: bool) -> None:
         and "int64" not in text
     ]
     assert len(chosen) > len(programs) * 0.75
-    assert disagreements(chosen, JaxvarsBackend(tf1_op_names)) == []
+    return chosen
+
+
+def check_jaxvars(programs: list[dict[str, Any]], tf1_op_names: bool, kind: str) -> None:
+    """Run programs in the given kind of frame."""
+    import jaxvars_backend as backends
+
+    chosen = runnable(programs, tf1_op_names)
+    if kind == "apply":
+        # What the given variables hold exists from the start, so errors about existence may be others there.
+        chosen = [entry for entry in chosen if not entry["e"]["errs"]]
+        backend: Backend = backends.ApplyBackend(tf1_op_names)
+    elif kind == "specs":
+        backend = backends.SpecsBackend(tf1_op_names)
+    else:
+        backend = backends.JaxvarsBackend(tf1_op_names)
+    assert disagreements(chosen, backend) == []
 
 
 def test_scopes_agree_on_all_programs(programs: list[dict[str, Any]]) -> None:
@@ -56,12 +70,16 @@ def test_scopes_agree_on_all_programs(programs: list[dict[str, Any]]) -> None:
     assert disagreements(programs, FakeBackend()) == []
 
 
+@pytest.mark.parametrize("kind", ["store", "specs", "apply"])
 @pytest.mark.parametrize("tf1_op_names", [False, True])
-def test_jaxvars_agrees_on_a_sample(programs: list[dict[str, Any]], tf1_op_names: bool) -> None:
-    check_jaxvars(programs[tf1_op_names::14], tf1_op_names)
+def test_jaxvars_agrees_on_a_sample(programs: list[dict[str, Any]], tf1_op_names: bool, kind: str) -> None:
+    check_jaxvars(programs[tf1_op_names::16], tf1_op_names, kind)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["store", "specs", "apply"])
 @pytest.mark.parametrize("tf1_op_names", [False, True])
-def test_jaxvars_agrees_on_all_programs(programs: list[dict[str, Any]], tf1_op_names: bool) -> None:
-    check_jaxvars(programs, tf1_op_names)
+def test_jaxvars_agrees_on_all_programs(
+    programs: list[dict[str, Any]], tf1_op_names: bool, kind: str
+) -> None:
+    check_jaxvars(programs, tf1_op_names, kind)

@@ -174,7 +174,7 @@ class NameGraph:
 def _recounted(now: Context, then: Context) -> Context:
     """The open scopes of `now` with the counts of `then`, level by level from the root.
 
-    In the usual case both have the same levels. When the body has entered scopes before its frame noticed that
+    In the usual case both have the same levels. When the body entered scopes before its frame noticed that
     it runs again, those scopes are open already, and each level takes the counts of its like.
     """
     counted = _levels(then)
