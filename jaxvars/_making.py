@@ -43,9 +43,14 @@ def constant_value(task: Task) -> np.ndarray[Any, Any] | None:
 
 
 def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Copy an array to its devices. The copy is XLA's own, so it may be donated and nobody writes into it."""
+    """Put an array on its devices.
+
+    On a CPU the result may be the memory of `host` itself, which therefore must be the caller's own, in no
+    other
+    use: else a later write into it, or a donation, would show in two places.
+    """
     if sharding is None or sharding.is_fully_addressable:
-        return jax.device_put(host, sharding, may_alias=False)
+        return jax.device_put(host, sharding)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
@@ -60,23 +65,35 @@ def make_now(
       impl: the name of the key's implementation.
       shared: code that serves for the rest of this call of ``fill`` only; written into.
     """
+    if _is_value(task.initializer):
+        value = _direct(task)
+        return value if task.sharding is None else jax.device_put(value, task.sharding)
     identity = identity_of(task.initializer)
     if identity is not None:
         kept = _Kept(identity, task.initializer)
         return _kept_executable(kept, task.shape, task.dtype, task.sharding, impl)(row)
     local = (id(task.initializer), task.shape, task.dtype, task.sharding)
     if local not in shared:
-        ready, compiled = _prepare(task, row, impl)
-        if compiled is None:
+        ready, make = _prepare(task, row, impl)
+        if make is None:
             return ready
         if not needs_key(task.initializer):
-            return compiled(row)  # not shared: without a key it may well draw from a generator of its own
-        shared[local] = compiled
+            return make(row)  # not shared: without a key it may well draw from a generator of its own
+        shared[local] = make
     return shared[local](row)
 
 
+def _is_value(initializer: Any) -> bool:
+    """Whether an initializer of ours has its value at hand, traced or not."""
+    return isinstance(initializer, Initializer) and not initializer.draws
+
+
+def _direct(task: Task) -> jax.Array:
+    return _strict(task.initializer(None, task.shape, task.dtype), task.shape, task.dtype)
+
+
 def _prepare(task: Task, row: Any, impl: str) -> tuple[Any, Maker | None]:
-    """Compile a function that may differ next time, such as a lambda over local values; no cache keeps it.
+    """Trace a function that may differ next time, such as a lambda over local values; no cache keeps it.
 
     A function that returns a ready array, say pretrained weights, is not compiled: the array would become
     part of the program. It is returned, on its devices, as the first result.
@@ -89,13 +106,14 @@ def _prepare(task: Task, row: Any, impl: str) -> tuple[Any, Maker | None]:
             ready.append(value)
         return _strict(value, task.shape, task.dtype)
 
-    traced = _jit(make, task.sharding).trace(row)
+    jitted = _jit(make, task.sharding)
+    jitted.trace(row)  # the call that follows does not trace again
     if not ready:
-        return None, traced.lower().compile()
+        return None, jitted
     array = value_as_array(ready[0])
     if jnp.issubdtype(task.dtype, dtypes.extended):
         return jax.device_put(jnp.copy(array), task.sharding), None
-    return put(cast_host_value(np.asarray(array), task.dtype), task.sharding), None
+    return put(np.array(cast_host_value(np.asarray(array), task.dtype)), task.sharding), None
 
 
 class _Kept:
@@ -139,8 +157,8 @@ def make_traced(task: Task, key: Any) -> jax.Array:
     A `NamedSharding` becomes a constraint. A single device cannot be chosen inside ``jit``: its caller
     decides.
     """
-    if isinstance(task.initializer, Initializer) and not task.initializer.draws:
-        value = _strict(task.initializer(None, task.shape, task.dtype), task.shape, task.dtype)
+    if _is_value(task.initializer):
+        value = _direct(task)
     else:
         # Jitted here too: under vmap alone the operations would run one by one, and round otherwise.
         value = _traced_maker(task)(key)
@@ -173,7 +191,7 @@ def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Arr
         found = tuple(array.shape)
         raise InvalidArgumentError(f"it returned shape {found}, and the variable has shape {shape}.")
     if isinstance(array, np.ndarray):
-        return jnp.asarray(cast_host_value(array, dtype))
+        return jnp.array(cast_host_value(array, dtype))  # a copy: the user may write into theirs
     if as_dtype(array) != dtype:
         check_dtype_change(array.dtype, dtype)
     elif jnp.issubdtype(dtype, dtypes.extended):

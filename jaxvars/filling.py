@@ -201,7 +201,7 @@ def _fill_now(tasks: Sequence[Task], random: Sequence[Task], key: jax.Array | No
                 filled[task.name] = put(host, task.sharding)
         except Exception as error:
             raise _failed(task, error) from error
-    arrays = jax.device_put([host for _, host in small], may_alias=False)
+    arrays = jax.device_put([host for _, host in small])
     filled.update(zip((name for name, _ in small), arrays, strict=True))
     return filled
 

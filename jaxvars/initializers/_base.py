@@ -95,7 +95,7 @@ class Initializer:
         """Raise if this initializer cannot make `shape` in `dtype`; costs no array."""
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any] | None:
-        """The value where it is known without JAX, else None; the caller must not write into it."""
+        """The value where it is known without JAX, as a new array at each call; else None."""
         return None
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:

@@ -39,7 +39,7 @@ class Zeros(Initializer):
     spelling: ClassVar[str] = "jv.initializers.zeros"
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-        """A read-only array of zeros."""
+        """An array of zeros."""
         return _filled(0, shape, dtype)
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
@@ -63,7 +63,7 @@ class Ones(Initializer):
     spelling: ClassVar[str] = "jv.initializers.ones"
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-        """A read-only array of ones."""
+        """An array of ones."""
         return _filled(1, shape, dtype)
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
