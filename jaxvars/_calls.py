@@ -17,7 +17,7 @@ import jax
 
 _JAX = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
 # These files call back into user code without transforming it.
-_NEUTRAL = ("tree_util.py", f"{os.sep}tree.py", "profiler.py", "linear_util.py")
+_NEUTRAL = ("tree_util.py", f"{os.sep}tree.py", "profiler.py")
 
 # The function of JAX that a transform enters by, and what the user calls it.
 _TRANSFORMS: dict[tuple[str, str], str] = {
@@ -41,11 +41,13 @@ _TRANSFORMS: dict[tuple[str, str], str] = {
     ("conditionals.py", "switch"): "jax.lax.switch",
     ("shard_map.py", "wrapped"): "jax.shard_map",
     ("pmap.py", "wrapped"): "jax.pmap",
-    ("custom_derivatives.py", "__call__"): "jax.custom_vjp or custom_jvp",
-    ("custom_derivatives.py", "_flatten_fwd"): "custom_vjp forward rule",
+    ("custom_derivatives.py", "__call__"): "jax.custom_vjp",
+    ("custom_derivatives.py", "_flatten_fwd"): "jax.custom_vjp",
+    ("custom_derivatives.py", "_flatten_jvp"): "jax.custom_vjp",
     ("custom_derivatives.py", "closure_convert"): "jax.closure_convert",
 }
-CUSTOM_FORWARD = "custom_vjp forward rule"
+# Functions with a derivative rule of their own: JAX runs the function or its rule, never both.
+CUSTOM_RULE = "jax.custom_vjp"
 LOOPS = frozenset({"jax.lax.scan", "jax.lax.while_loop", "jax.lax.fori_loop", "jax.lax.map"})
 BRANCHES = frozenset({"jax.lax.cond", "jax.lax.switch"})
 # Calls that run one body several times even where nothing is traced anew (``associative_scan`` always,

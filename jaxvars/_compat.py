@@ -47,8 +47,10 @@ __all__ = [
     "is_batch_trace",
     "is_eager",
     "is_leaked",
+    "is_loop_condition",
     "make_user_context",
     "new_ref",
+    "outside_maps",
     "set_current_trace",
 ]
 
@@ -69,6 +71,19 @@ def enclosing_traces(inner: Any, outer: Any) -> Iterator[Any]:
     while trace is not None and trace is not outer:
         yield trace
         trace = getattr(trace, "parent_trace", None)
+
+
+def outside_maps(inner: Any, outer: Any) -> Any:
+    """Return the trace around the outermost ``vmap`` between `inner` and `outer`; `inner` where there is none."""
+    traces = list(enclosing_traces(inner, outer))
+    maps = [trace for trace in traces if is_batch_trace(trace)]
+    return maps[-1].parent_trace if maps else inner
+
+
+def is_loop_condition(trace: Any) -> bool:
+    """Whether this is the trace of the condition of a ``jax.lax.while_loop``."""
+    frame = getattr(trace, "frame", None)
+    return getattr(getattr(frame, "debug_info", None), "traced_for", None) == "while_cond"
 
 
 def is_leaked(value: Any, trace: Any) -> bool:

@@ -307,7 +307,7 @@ class Frame:
         slot.read_inside = True
         if is_hole(slot.value):
             raise FailedPreconditionError(refusals.uninitialized(slot))
-        return slot.value
+        return refusals.guard_closure(self, slot, slot.value)
 
     def _before_inner_read(self, slot: Slot, trace: Any) -> None:
         if slot.key in self.written:
@@ -317,7 +317,7 @@ class Frame:
             return
         if self.may_stage:
             raise NeedsStaging
-        if not refusals.below_map(self):
+        if not refusals.below_map(self) and not refusals.in_loop_condition(self):
             # JAX's trace caches keep what a traced body closed over: a ref can be emptied at the end.
             self._back_by_ref(slot)
 
@@ -392,8 +392,9 @@ class Frame:
             with self.at_frame_level():
                 start = jax.numpy.uint32(self.keys_drawn)
                 self._key_ref = _compat.new_ref(start, kind="no_grad_no_remat")
-        count = self._key_ref[...]
-        self._key_ref[...] = count + np.uint32(1)
+        with _compat.set_current_trace(_compat.outside_maps(_compat.current_trace(), self.trace)):
+            count = self._key_ref[...]
+            self._key_ref[...] = count + np.uint32(1)
         return count
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxvars import _compat
-from jaxvars._calls import BRANCHES, CUSTOM_FORWARD, LOOPS, jax_calls
+from jaxvars._calls import CUSTOM_RULE, LOOPS, REPEATING, jax_calls
 from jaxvars._source import user_site
 from jaxvars.errors import JaxvarsError, TransformError
 
@@ -99,11 +99,11 @@ def below_map(frame: Frame) -> bool:
 def check_inner_write(frame: Frame, slot: Slot) -> None:
     """Raise where a write cannot be carried out of the running transform."""
     transforms = _transforms(frame)
-    if CUSTOM_FORWARD in transforms:
+    if CUSTOM_RULE in transforms:
         raise TransformError(
-            f"{_variable(slot)} is written in the forward rule of a jax.custom_vjp, which JAX runs in place of the "
-            "function only when it differentiates: the write would be lost. Return the new value from the "
-            "function and assign it outside."
+            f"{_variable(slot)} is written in a jax.custom_vjp or custom_jvp function or in its rule. JAX runs the one "
+            "or the other, depending on whether it differentiates: the write would be lost. Return the new value "
+            "from the function and assign it outside."
         )
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
@@ -120,6 +120,13 @@ def check_inner_write(frame: Frame, slot: Slot) -> None:
 
 def check_inner_read(frame: Frame, slot: Slot) -> None:
     """Raise where a variable that is also written inside transforms cannot be read."""
+    if in_loop_condition(frame):
+        # JAX would evaluate the condition with the value from before the loop, for ever.
+        raise TransformError(
+            f"{_variable(slot)} is read in the condition of a jax.lax.while_loop and written inside a transform. "
+            "Carry its value through the loop, and assign it after:\n"
+            "    count, x = jax.lax.while_loop(lambda s: s[0] < limit, body, (v.read_value(), x)); v.assign(count)"
+        )
     shards = _SHARDS.intersection(_transforms(frame))
     if shards:
         raise TransformError(
@@ -128,26 +135,54 @@ def check_inner_read(frame: Frame, slot: Slot) -> None:
         )
 
 
+def in_loop_condition(frame: Frame) -> bool:
+    """Whether the running code is the condition of a while_loop that began inside the frame."""
+    traces = _compat.enclosing_traces(_compat.current_trace(), frame.trace)
+    return any(_compat.is_loop_condition(trace) for trace in traces)
+
+
 def check_inner_key(frame: Frame, axis_name: Any) -> None:
     """Raise where a random key cannot be drawn."""
     transforms = _transforms(frame)
-    if axis_name is None and below_map(frame):
-        raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called inside {_first(transforms, _MAPS) or 'jax.vmap'}: every "
-            "example would get the same key. Write one of:\n"
-            "    keys = jax.random.split(jv.next_rng_key(), n); jax.vmap(f)(x, keys)\n"
-            "    jv.next_rng_key(axis_name='batch')    # with jax.vmap(f, axis_name='batch')"
-        )
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
             f"jv.next_rng_key(){_at(user_site())} is called inside {_first(transforms, _SHARDS)}, which cannot count "
             "the keys drawn. Draw it outside and pass it in:\n"
             "    key = jv.next_rng_key(); jax.shard_map(f, ...)(key, x)    # fold_in(key, axis_index) inside"
         )
-    if CUSTOM_FORWARD in transforms:
+    if CUSTOM_RULE in transforms:
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called in the forward rule of a jax.custom_vjp. "
-            "Draw the key outside and pass it as an argument."
+            f"jv.next_rng_key(){_at(user_site())} is called in a jax.custom_vjp or custom_jvp function or in its rule, of "
+            "which JAX runs one or the other. Draw the key outside and pass it as an argument."
+        )
+    if not below_map(frame):
+        return
+    within = transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
+    if axis_name is not None and not (LOOPS | REPEATING).isdisjoint(within):
+        raise TransformError(
+            f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where its "
+            "steps cannot be counted. Draw the keys outside and pass them in:\n"
+            "    keys = jax.random.split(jv.next_rng_key(), (n, steps)); jax.vmap(f)(x, keys)"
+        )
+    if axis_name is None:
+        raise TransformError(
+            f"jv.next_rng_key(){_at(user_site())} is called inside {_first(transforms, _MAPS) or 'jax.vmap'}: every "
+            "example would get the same key. Write one of:\n"
+            "    keys = jax.random.split(jv.next_rng_key(), n); jax.vmap(f)(x, keys)\n"
+            "    jv.next_rng_key(axis_name='batch')    # with jax.vmap(f, axis_name='batch')"
+        )
+
+
+def guard_closure(frame: Frame, slot: Slot, value: Any) -> Any:
+    """Return `value` as a function with a derivative rule of its own may read it: refusing to be differentiated."""
+    if CUSTOM_RULE not in _transforms(frame):
+        return value
+    with frame.at_frame_level():
+        return _guarded(
+            value,
+            f"{_variable(slot)} is read by closure in a jax.custom_vjp or custom_jvp function that is differentiated, "
+            "and its rule knows nothing of it. Pass it to that function as an argument:\n"
+            "    f(x, v.read_value())    # with a rule that returns a gradient for it too",
         )
 
 
@@ -192,37 +227,24 @@ _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
         "is written inside jax.vmap with a value that differs between examples. Return the values from the mapped "
         "function and assign once outside.",
     ),
-    (
-        ("in `cond_fun`", "cond_fun", "effects not supported in `while_loop`", "in while cond"),
-        "is read in the condition of a jax.lax.while_loop whose body (or another transform) writes it. Carry its value "
-        "through the loop, and assign it after the loop.",
-    ),
-    (
-        ("Detected differentiation of a custom_vjp function with respect to a closed-over value", "closed-over value"),
-        "is read by closure in a jax.custom_vjp function that is differentiated. Pass it to that function as an "
-        "argument: f(x, v.read_value()).",
-    ),
 )
 
 
-def explained(error: Exception, frame: Frame) -> TransformError | None:
-    """Return our error for a refusal of JAX that is about variables of `frame`, or None if it is not."""
+def explained(error: Exception, frame: Frame | None = None) -> TransformError | None:
+    """Return our error for a refusal of JAX that is about a variable, or None if it is not.
+
+    Args:
+      error: what JAX raised.
+      frame: the frame in which it was raised; None where it was raised outside, by ``grad`` of a jitted model.
+    """
     if isinstance(error, JaxvarsError):
         return None
     text = str(error)
     for phrases, meaning in _REFUSALS:
         if any(phrase in text for phrase in phrases):
-            names = frame.refs_in_use()
+            names = frame.refs_in_use() if frame is not None else ""
             return TransformError(f"{names or 'A variable'} {meaning}\n(JAX says: {text.splitlines()[0][:200]})")
     return None
-
-
-def in_branch_of_loop(transforms: tuple[str, ...]) -> bool:
-    """Whether the code runs in a branch inside a loop, given its transforms innermost first."""
-    for i, name in enumerate(transforms):
-        if name in BRANCHES:
-            return not LOOPS.isdisjoint(transforms[i + 1 :])
-    return False
 
 
 def _transforms(frame: Frame) -> tuple[str, ...]:
