@@ -17,17 +17,192 @@ Example:
   ['layer/b', 'layer/w']
 """
 
+from jaxvars import (
+    checkpoint,
+    errors,
+    initializers,
+    layers,
+    losses,
+    nn,
+    regularizers,
+    train,
+)
+from jaxvars.assign import (
+    assign,
+    assign_add,
+    assign_sub,
+    count_up_to,
+    scatter_add,
+    scatter_div,
+    scatter_max,
+    scatter_min,
+    scatter_mul,
+    scatter_nd_add,
+    scatter_nd_sub,
+    scatter_nd_update,
+    scatter_sub,
+    scatter_update,
+)
+from jaxvars.errors import (
+    JaxvarsError,
+)
+from jaxvars.gradients import (
+    grad,
+    value_and_grad,
+)
+from jaxvars.initialize import (
+    global_variables_initializer,
+    is_variable_initialized,
+    local_variables_initializer,
+    report_uninitialized_variables,
+    variables_initializer,
+)
+from jaxvars.initializers import (
+    constant_initializer,
+    glorot_normal_initializer,
+    glorot_uniform_initializer,
+    he_normal_initializer,
+    he_uniform_initializer,
+    identity_initializer,
+    lecun_normal_initializer,
+    lecun_uniform_initializer,
+    ones_initializer,
+    orthogonal_initializer,
+    random_normal_initializer,
+    random_uniform_initializer,
+    truncated_normal_initializer,
+    uniform_unit_scaling_initializer,
+    variance_scaling_initializer,
+    zeros_initializer,
+)
+from jaxvars.regularizers import (
+    no_regularizer,
+)
+from jaxvars.scopes import (
+    AUTO_REUSE,
+    GraphKeys,
+    VariableAggregation,
+    VariableScope,
+    VariableSynchronization,
+    get_current_name_scope,
+    get_variable_scope,
+    name_scope,
+    variable_creator_scope,
+    variable_op_scope,
+    variable_scope,
+)
+from jaxvars.spec import (
+    Hole,
+    VariableSpec,
+)
+from jaxvars.store import (
+    VariableStore,
+    add_to_collection,
+    add_to_collections,
+    get_collection,
+    get_collection_ref,
+    get_local_variable,
+    get_variable,
+    global_variables,
+    local_variables,
+    model_variables,
+    moving_average_variables,
+    next_rng_key,
+    trainable_variables,
+)
+from jaxvars.transform import (
+    Model,
+    MultiModel,
+    multi_transform,
+    transform,
+)
+from jaxvars.variable import (
+    Variable,
+)
+from jaxvars.variables import (
+    Variables,
+)
 
+__all__ = [
+    "AUTO_REUSE",
+    "GraphKeys",
+    "Hole",
+    "JaxvarsError",
+    "Model",
+    "MultiModel",
+    "Variable",
+    "VariableAggregation",
+    "VariableScope",
+    "VariableSpec",
+    "VariableStore",
+    "VariableSynchronization",
+    "Variables",
+    "add_to_collection",
+    "add_to_collections",
+    "assign",
+    "assign_add",
+    "assign_sub",
+    "checkpoint",
+    "constant_initializer",
+    "count_up_to",
+    "errors",
+    "get_collection",
+    "get_collection_ref",
+    "get_current_name_scope",
+    "get_local_variable",
+    "get_variable",
+    "get_variable_scope",
+    "global_variables",
+    "global_variables_initializer",
+    "glorot_normal_initializer",
+    "glorot_uniform_initializer",
+    "grad",
+    "he_normal_initializer",
+    "he_uniform_initializer",
+    "identity_initializer",
+    "initializers",
+    "is_variable_initialized",
+    "layers",
+    "lecun_normal_initializer",
+    "lecun_uniform_initializer",
+    "local_variables",
+    "local_variables_initializer",
+    "losses",
+    "model_variables",
+    "moving_average_variables",
+    "multi_transform",
+    "name_scope",
+    "next_rng_key",
+    "nn",
+    "no_regularizer",
+    "ones_initializer",
+    "orthogonal_initializer",
+    "random_normal_initializer",
+    "random_uniform_initializer",
+    "regularizers",
+    "report_uninitialized_variables",
+    "scatter_add",
+    "scatter_div",
+    "scatter_max",
+    "scatter_min",
+    "scatter_mul",
+    "scatter_nd_add",
+    "scatter_nd_sub",
+    "scatter_nd_update",
+    "scatter_sub",
+    "scatter_update",
+    "train",
+    "trainable_variables",
+    "transform",
+    "truncated_normal_initializer",
+    "uniform_unit_scaling_initializer",
+    "value_and_grad",
+    "variable_creator_scope",
+    "variable_op_scope",
+    "variable_scope",
+    "variables_initializer",
+    "variance_scaling_initializer",
+    "zeros_initializer",
+]
 
-from jaxvars import errors as errors
-from jaxvars import initializers as initializers
-from jaxvars.assign import *  # noqa: F403
-
-from jaxvars.initializers import *  # noqa: F403
-from jaxvars.scopes import *  # noqa: F403
-from jaxvars.store import *  # noqa: F403
-from jaxvars.transform import Model as Model
-from jaxvars.transform import multi_transform as multi_transform
-from jaxvars.transform import transform as transform
-from jaxvars.variable import Variable as Variable
-from jaxvars.variables import Variables as Variables
+__version__ = "0.1.0"
