@@ -192,7 +192,8 @@ def set_value(variables: Variables, ref: Any, value: Any, donate: bool) -> Varia
     if not donate and not isinstance(array, Tracer) and is_concrete(current):
         home = current.sharding
         if not is_concrete(array) or array.sharding != home:
-            return variables._set_at(position, jax.device_put(array, _home(current), may_alias=False))
+            place = home if is_concrete(array) and array.committed else _home(current)
+            return variables._set_at(position, jax.device_put(array, place, may_alias=False))
     return _run(variables, position, "assign", current, (array,), donate)
 
 

@@ -120,7 +120,7 @@ def _merge_plan(left: State, right: State, takes: list[bool], keep_specs: bool) 
 def copy_scope(state: S, source: str, target: str, trainable: bool | None) -> S:
     """Return `state` with a copy of everything in scope `source` under `target`."""
     start, goal = source.strip("/"), checked_key(target.strip("/"))
-    if f"{goal}/".startswith(f"{start}/") or f"{start}/".startswith(f"{goal}/"):
+    if not start or f"{goal}/".startswith(f"{start}/") or f"{start}/".startswith(f"{goal}/"):
         raise InvalidArgumentError(f'copy_scope("{source}", "{target}"): one scope lies in the other.')
     specs = state.variable_specs
     pairs = {key: (specs[key], state[key]) for key in state._layout.creation_order}

@@ -132,6 +132,8 @@ def convert(op: str, key: str, value: Any, dtype: Any) -> Any:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f'{op} of "{key}": the value is not an array: {error}') from None
+    if array.dtype == object and isinstance(value, int):
+        return _convert_huge(op, key, value, dtype)
     return _convert_numpy(op, key, array, dtype)
 
 
@@ -159,6 +161,13 @@ def _convert_numpy(op: str, key: str, array: np.ndarray[Any, Any], dtype: Any) -
             _dtype_text(op, key, array.dtype, dtype, f"np.asarray(value).astype(jnp.{dtype})")
         )
     return _numpy_cast(array, dtype)
+
+
+def _convert_huge(op: str, key: str, value: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """A Python int beyond 64 bits, which NumPy has no dtype for."""
+    if _kind(dtype) in "fc":
+        return _numpy_cast(np.asarray(float(value)), dtype)
+    raise InvalidArgumentError(f'{op} of "{key}": {value} does not fit {dtype}.')
 
 
 def _numpy_cast(array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:

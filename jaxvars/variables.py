@@ -343,7 +343,7 @@ class Variables(State):
           >>> list(jv.Variables.from_nested({"dense": {"bias": 0.0}, "layers": [1.0, 2.0]}))
           ['dense/bias', 'layers/0', 'layers/1']
         """
-        return cls(nesting.flat_items(tree, sep))
+        return cls(tree if isinstance(tree, State) else nesting.flat_items(tree, sep))
 
     def summary(self, depth: int = 1) -> Summary:
         """Return a table of the variables with totals per scope; print it, or show it in a notebook.

@@ -45,6 +45,7 @@ def test_assign_family_changes_one_value_of_a_new_state():
     [
         ("float32", 2, 2.0),
         ("float32", np.int64(3), 3.0),
+        ("float32", 2**70, 2.0**70),
         ("float32", np.float64(0.5), 0.5),
         ("float32", 1e300, np.inf),
         ("float32", jnp.asarray(3), 3.0),
@@ -81,6 +82,7 @@ def test_values_that_convert(dtype, value, stored):
         ("int8", 300, InvalidArgumentError, "300 does not fit int8, which holds -128 to 127"),
         ("uint8", -1, InvalidArgumentError, "-1 does not fit uint8"),
         ("int32", 2**40, InvalidArgumentError, "does not fit int32"),
+        ("int32", 2**70, InvalidArgumentError, "does not fit int32"),
         ("float32", [[1.0], [1.0, 2.0]], InvalidArgumentError, "not an array"),
         ("float32", [1.0], InvalidArgumentError, "Shapes must be equal rank, but are 0 and 1"),
     ],
@@ -209,6 +211,8 @@ def test_the_result_lies_where_the_variable_lay():
         ):
             assert new["v"].sharding == home
         assert ops.assign(variables, "v", elsewhere, donate=True)["v"].sharding == home
+    at_home = Variables({"v": jnp.zeros(8)})
+    assert ops.assign(at_home, "v", elsewhere)["v"].devices() == {jax.devices()[0]}
     scalar = Variables({"v": 0.0}).to(device)
     assert ops.assign_add(scalar, "v", 1.0)["v"].devices() == {device}
     assert ops.assign_add(Variables({"v": jnp.zeros(8)}), "v", elsewhere)["v"].devices() == {jax.devices()[0]}

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -211,6 +212,8 @@ def test_copy_scope_makes_and_refreshes_a_target_network():
         variables.copy_scope("p", "r")
     with pytest.raises(InvalidArgumentError, match="lies in the other"):
         variables.copy_scope("q", "q/a")
+    with pytest.raises(InvalidArgumentError, match="lies in the other"):
+        variables.copy_scope("", "all")
     with pytest.raises(InvalidArgumentError, match=r'"r/w" is float32 \(2,\)'):
         Variables({"q/w": 1.0, "r/w": [1.0, 2.0]}).copy_scope("q", "r")
 
@@ -294,6 +297,8 @@ def test_nested_round_trip():
     nested = variables.to_nested()
     assert set(nested) == {"a", "d"} and set(nested["a"]) == {"b", "c"}
     assert Variables.from_nested(nested)._layout is variables._layout
+    frozen = variables.freeze("d")
+    assert Variables.from_nested(frozen)._layout is Variables(frozen)._layout is frozen._layout
     assert set(variables.to_nested(sep="/b/")) == {"a", "a/c", "d"}
 
 
@@ -326,3 +331,17 @@ def test_from_nested_takes_all_kinds_of_trees():
         Variables.from_nested({"a/b": 1.0, "a": {"b": 2.0}})
     with pytest.raises(InvalidTypeError, match="no names"):
         Variables.from_nested(3.0)
+
+
+def test_optax_takes_states_labels_and_masks():
+    variables = Variables({"body/w": jnp.ones(2), "head/w": jnp.ones(2)})
+    grads = jax.tree.map(jnp.ones_like, variables)
+    labels = variables.labels({"head/": "fast"}, default="none")
+    optimizer = optax.partition({"fast": optax.sgd(1.0), "none": optax.set_to_zero()}, labels)
+    updates, _ = optimizer.update(grads, optimizer.init(variables), variables)
+    changed = optax.apply_updates(variables, updates)
+    assert values(changed) == {"body/w": [1.0, 1.0], "head/w": [0.0, 0.0]}
+    masked = optax.masked(optax.scale(3.0), variables.mask("body/"))
+    updates, _ = masked.update(grads, masked.init(variables))
+    assert values(updates) == {"body/w": [3.0, 3.0], "head/w": [1.0, 1.0]}
+    assert changed._layout is variables._layout
