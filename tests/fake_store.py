@@ -291,6 +291,8 @@ def check_constant(dtype: str, initializer: Any) -> None:
 class FakeBackend:
     """The oracle's view of the store; every frame has a store of its own."""
 
+    burns_names = True
+
     def run(self, body: Callable[[Any], None]) -> None:
         store = FakeStore()
         graph = NameGraph()

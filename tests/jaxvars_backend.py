@@ -18,6 +18,8 @@ class JaxvarsBackend:
       tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key is then not seen.
     """
 
+    burns_names = False
+
     def __init__(self, tf1_op_names: bool) -> None:
         self.tf1_op_names = tf1_op_names
 
