@@ -60,7 +60,9 @@ def _kind(dtype: Any) -> str:
 
 
 # (kind of the value, kind of the variable) pairs that may convert without asking.
-_WIDENS = frozenset({"ff", "cc", "if", "ic", "fc"})
+_WIDENS = frozenset({"bb", "ff", "cc", "if", "ic", "fc"})
+_PYTHON_TYPES = frozenset({bool, int, float, complex})
+_PYTHON = {"b": "bool", "i": "int", "f": "float", "c": "complex", "k": "jax.random.key", "?": "float"}
 
 
 def is_number(dtype: Any) -> bool:
@@ -114,9 +116,7 @@ def _shape_text(op: str, key: str, current: tuple[int, ...], given: tuple[int, .
     except ValueError:
         fits = False
     # TF1 never broadcasts in an assignment: a scalar into a vector is more often a mistake than meant.
-    advice = (
-        f" Nothing is broadcast; if it is meant, pass: jnp.broadcast_to(value, {current})" if fits else ""
-    )
+    advice = f" Nothing is broadcast; if it is meant, pass: jnp.broadcast_to(value, {current})" if fits else ""
     return text + advice + defined_text(defined_at)
 
 
@@ -134,7 +134,7 @@ def convert(op: str, key: str, value: Any, dtype: Any) -> Any:
         raise InvalidArgumentError(f'{op} of "{key}": the value is not an array: {error}') from None
     if array.dtype == object and isinstance(value, int):
         return _convert_huge(op, key, value, dtype)
-    return _convert_numpy(op, key, array, dtype)
+    return _convert_numpy(op, key, value, array, dtype)
 
 
 def _holds_jax(value: Any) -> bool:
@@ -152,14 +152,15 @@ def _convert_jax(op: str, key: str, value: jax.Array, dtype: Any) -> Any:
     raise InvalidTypeError(_dtype_text(op, key, value.dtype, dtype, f"jnp.asarray(value, jnp.{dtype})"))
 
 
-def _convert_numpy(op: str, key: str, array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+def _convert_numpy(op: str, key: str, value: Any, array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    """`array`, which is `value` as NumPy sees it, in `dtype`."""
     source, target = _kind(array.dtype), _kind(dtype)
     if source + target == "ii":
         _check_range(op, key, array, dtype)
-    elif source != target if source in "bk?" or target in "bk?" else source + target not in _WIDENS:
-        raise InvalidTypeError(
-            _dtype_text(op, key, array.dtype, dtype, f"np.asarray(value).astype(jnp.{dtype})")
-        )
+    elif source + target not in _WIDENS:
+        number = type(value).__name__ if type(value) in _PYTHON_TYPES else ""
+        fix = f"{_PYTHON[target]}(value)" if number else f"np.asarray(value).astype(jnp.{dtype})"
+        raise InvalidTypeError(_dtype_text(op, key, f"a Python {number}" if number else array.dtype, dtype, fix))
     return _numpy_cast(array, dtype)
 
 
@@ -188,9 +189,8 @@ def _check_range(op: str, key: str, array: np.ndarray[Any, Any], dtype: Any) -> 
 
 
 def _dtype_text(op: str, key: str, given: Any, dtype: Any, fix: str) -> str:
-    if _kind(given) == "?" or _kind(dtype) == "k":
+    if _kind(dtype) == "k" or (isinstance(given, np.dtype) and _kind(given) == "?"):
         return f'{op} of "{key}": expected a value of {dtype}, got {given}.'
     return (
-        f'{op} of "{key}": expected {dtype}, got {given}, which is not converted silently. '
-        f"If it is meant, pass: {fix}"
+        f'{op} of "{key}": expected {dtype}, got {given}, which is not converted silently. If it is meant, pass: {fix}'
     )
