@@ -17,7 +17,7 @@ from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype
 from jaxvars._source import user_site
 from jaxvars.definition import Definition, Made, define, expected
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, nearest_names
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError, nearest_names
 from jaxvars.filling import fill
 from jaxvars.frame import Frame, Slot
 from jaxvars.initializers import needs_key
@@ -284,6 +284,8 @@ class SpecsFrame(DefiningFrame):
                 self.touch()
             refusals.check_inner_write(self, slot)
             self.written.add(slot.key)
+        elif _compat.is_leaked(value, self.trace):
+            raise TransformError(refusals.leaked(slot))
 
     def _back_by_ref(self, slot: Slot) -> None:
         """A stand-in needs no ref: nothing is written."""
@@ -352,7 +354,6 @@ class ApplyFrame(DefiningFrame):
             raise Mismatch(slot.key, f"has shape {slot.shape}, and the model asks for {shape}")
         if dtype is not None and dtype != slot.dtype:
             raise Mismatch(slot.key, f"has dtype {slot.dtype}, and the model asks for {dtype}")
-
 
 
 class HandFrame(ApplyFrame):

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxvars import refusals
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.rules import parse_patterns
 from jaxvars.spec import is_hole
@@ -123,7 +124,14 @@ def differentiate(
         loss, aux = split(loss_fn(variables._with_leaves(merged), *args, **kwargs))
         return _scalar(loss, loss_fn), aux
 
-    return jax.value_and_grad(inner, has_aux=True)(subset(variables, keys))
+    try:
+        return jax.value_and_grad(inner, has_aux=True)(subset(variables, keys))
+    except Exception as error:
+        # A model that is jitted inside `loss_fn` is refused by JAX only now, after its frame has ended.
+        ours = refusals.explained(error)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 def subset(variables: Variables, keys: tuple[str, ...]) -> Variables:

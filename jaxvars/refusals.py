@@ -107,12 +107,12 @@ def check_inner_write(frame: Frame, slot: Slot) -> None:
         )
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
-            f"{_variable(slot)} is written inside {_first(transforms, _SHARDS)}, where each shard would write a value "
+            f"{_variable(slot)} is written inside {_outermost(transforms, _SHARDS)}, where each shard would write a value "
             "of its own. Return the new value from the function and assign it outside (reads are fine inside)."
         )
     if below_map(frame):
         raise TransformError(
-            f"{_variable(slot)} is written inside {_first(transforms, _MAPS) or 'jax.vmap'}, where each example would "
+            f"{_variable(slot)} is written inside {_outermost(transforms, _MAPS) or 'jax.vmap'}, where each example would "
             "write a value of its own. Return the new values from the mapped function and assign once outside, "
             f"reduced as you mean it:\n    v.assign(jnp.mean(jax.vmap(f)(x), axis=0))"
         )
@@ -146,7 +146,7 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
     transforms = _transforms(frame)
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called inside {_first(transforms, _SHARDS)}, which cannot count "
+            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _SHARDS)}, which cannot count "
             "the keys drawn. Draw it outside and pass it in:\n"
             "    key = jv.next_rng_key(); jax.shard_map(f, ...)(key, x)    # fold_in(key, axis_index) inside"
         )
@@ -157,7 +157,9 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
         )
     if not below_map(frame):
         return
-    within = transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
+    within = (
+        transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
+    )
     if axis_name is not None and not (LOOPS | REPEATING).isdisjoint(within):
         raise TransformError(
             f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where its "
@@ -166,7 +168,7 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
         )
     if axis_name is None:
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called inside {_first(transforms, _MAPS) or 'jax.vmap'}: every "
+            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _MAPS) or 'jax.vmap'}: every "
             "example would get the same key. Write one of:\n"
             "    keys = jax.random.split(jv.next_rng_key(), n); jax.vmap(f)(x, keys)\n"
             "    jv.next_rng_key(axis_name='batch')    # with jax.vmap(f, axis_name='batch')"
@@ -218,7 +220,11 @@ _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
         "branch, with the value chosen by jnp.where; draw random keys before the cond.",
     ),
     (
-        ("cond partial-eval", "Effects not supported in partial-eval of `cond`", "State effect not supported in cond"),
+        (
+            "cond partial-eval",
+            "Effects not supported in partial-eval of `cond`",
+            "State effect not supported in cond",
+        ),
         "is written (or a random key is drawn) in a jax.lax.cond or switch inside a loop that is differentiated. "
         "Write it outside of the branch, with the value chosen by jnp.where; draw random keys before the cond.",
     ),
@@ -243,7 +249,9 @@ def explained(error: Exception, frame: Frame | None = None) -> TransformError | 
     for phrases, meaning in _REFUSALS:
         if any(phrase in text for phrase in phrases):
             names = frame.refs_in_use() if frame is not None else ""
-            return TransformError(f"{names or 'A variable'} {meaning}\n(JAX says: {text.splitlines()[0][:200]})")
+            return TransformError(
+                f"{names or 'A variable'} {meaning}\n(JAX says: {text.splitlines()[0][:200]})"
+            )
     return None
 
 
@@ -251,8 +259,8 @@ def _transforms(frame: Frame) -> tuple[str, ...]:
     return tuple(name for call in jax_calls(frame.root) for name in call.transforms)
 
 
-def _first(transforms: tuple[str, ...], among: frozenset[str]) -> str:
-    return next((name for name in transforms if name in among), "")
+def _outermost(transforms: tuple[str, ...], among: frozenset[str]) -> str:
+    return next((name for name in reversed(transforms) if name in among), "")
 
 
 def _variable(slot: Slot) -> str:
