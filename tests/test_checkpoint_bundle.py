@@ -31,11 +31,7 @@ TENSORS = {
 
 def same(found, expected):
     assert found.dtype == expected.dtype and found.shape == expected.shape
-    assert (
-        found.tolist() == expected.tolist()
-        if expected.dtype == object
-        else found.tobytes() == expected.tobytes()
-    )
+    assert found.tolist() == expected.tolist() if expected.dtype == object else found.tobytes() == expected.tobytes()
 
 
 def check(bundle, tensors):
@@ -96,9 +92,7 @@ def test_partitioned_variables_come_back_whole_under_one_name(tmp_path, parts, s
 def test_slices_that_do_not_fit_raise(tmp_path, parts, text):
     whole = writer.number(1, 2) + writer.message(2, writer.shape_proto([6, 3]))
     entry = whole + b"".join(writer.message(7, writer.slice_proto(part)) for part in parts)
-    stored = [
-        (writer.slice_key("x", part), writer.entry(2, [n for _, n in part], 0, 0, 0, 0)) for part in parts
-    ]
+    stored = [(writer.slice_key("x", part), writer.entry(2, [n for _, n in part], 0, 0, 0, 0)) for part in parts]
     prefix = writer.write_bundle(tmp_path / "m", {}, extra=[(b"x", entry), *dict(stored).items()])
     with pytest.raises(DataLossError, match=text):
         TensorBundle(prefix).read("x")
@@ -218,9 +212,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_hostile_entries_raise_our_error_in_little_memory(tmp_path, name):
-    prefix = writer.write_bundle(
-        tmp_path / "m", {"a": np.zeros(100, np.float32)}, extra=[(b"x", BOMBS[name])]
-    )
+    prefix = writer.write_bundle(tmp_path / "m", {"a": np.zeros(100, np.float32)}, extra=[(b"x", BOMBS[name])])
     tracemalloc.start()
     try:
         with pytest.raises((DataLossError, NotFoundError)) as caught:
@@ -272,3 +264,30 @@ def test_every_flipped_bit_of_a_v1_table_is_detected_or_harmless(tmp_path):
                 same(checkpoint.read(name), tensors[name])
         except JaxvarsError as error:
             assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_random_damage_gives_the_same_values_or_our_error(tmp_path, kind):
+    tensors = {name: SMALL[name] for name in ("w", "s")} | {"p": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    write = writer.write_bundle if kind == "v2" else writer.write_v1
+    path = write(tmp_path / "m", tensors, partitioned=PARTS, compress=True)
+    files = list(tmp_path.iterdir())
+    originals = {file: file.read_bytes() for file in files}
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        file = files[random.integers(len(files))]
+        data = bytearray(originals[file])
+        start, size = random.integers(len(data)), random.integers(1, 12)
+        junk = random.integers(0, 256, size, dtype=np.uint8).tobytes()
+        end = start + [0, size, len(data), 1][random.integers(4)]
+        data[start:end] = junk[: random.integers(size + 1)]
+        file.write_bytes(data)
+        try:
+            source = TensorBundle(path) if kind == "v2" else TableCheckpoint(path)
+            for name in source.tensors:
+                same(source.read(name), tensors[name])
+        except JaxvarsError:
+            refused += 1
+        file.write_bytes(originals[file])
+    assert refused > 300

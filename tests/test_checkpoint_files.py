@@ -65,9 +65,7 @@ def test_every_way_to_name_a_bundle(tmp_path, bundle, monkeypatch):
 def test_a_folder_with_one_index_or_a_state_file(tmp_path, bundle):
     assert names(tmp_path) == set(TENSORS)
     writer.write_bundle(tmp_path / "model.ckpt-8", {"other": np.ones(1)})
-    with pytest.raises(
-        InvalidArgumentError, match=r"several checkpoints: model.ckpt-7, model.ckpt-8. Open one: "
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"several checkpoints: model.ckpt-7, model.ckpt-8. Open one: "):
         checkpoint.open(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/gone/run/model.ckpt-8"\n')
     assert names(tmp_path) == {"other"} == names(tmp_path / "checkpoint")
@@ -149,9 +147,7 @@ def test_what_is_not_there_comes_with_near_names(tmp_path, bundle):
     with pytest.raises(NotFoundError, match="there is no folder"):
         checkpoint.open(tmp_path / "none" / "x")
     (tmp_path / "void").mkdir()
-    with pytest.raises(
-        NotFoundError, match=r"Couldn't find 'checkpoint' file or checkpoints.*the folder is empty"
-    ):
+    with pytest.raises(NotFoundError, match=r"Couldn't find 'checkpoint' file or checkpoints.*the folder is empty"):
         checkpoint.open(tmp_path / "void")
     with pytest.raises(InvalidArgumentError, match=r"Open the checkpoint: '.*model\.ckpt-7'"):
         checkpoint.open(f"{bundle}.data-00000-of-00001")
@@ -160,7 +156,7 @@ def test_what_is_not_there_comes_with_near_names(tmp_path, bundle):
         checkpoint.open(f"{bundle}.data-00000-of-00001")
     with pytest.raises(InvalidArgumentError, match=r"call it NAME\.index again"):
         checkpoint.open(tmp_path / "renamed")
-    for bad in ("gs://bucket/model.ckpt", "file://host/x", "", b"x"):
+    for bad in ("gs://bucket/model.ckpt", "file://host/x", "", "a\0b", b"x"):
         with pytest.raises((InvalidArgumentError, InvalidTypeError)):
             checkpoint.open(bad)  # type: ignore[arg-type]
 
@@ -171,9 +167,7 @@ def test_what_is_not_there_comes_with_near_names(tmp_path, bundle):
 PATHS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-@given(
-    PATHS, st.lists(PATHS, max_size=3), st.lists(st.floats(0, 2e9), max_size=3), st.none() | st.floats(0, 2e9)
-)
+@given(PATHS, st.lists(PATHS, max_size=3), st.lists(st.floats(0, 2e9), max_size=3), st.none() | st.floats(0, 2e9))
 def test_a_state_file_gives_back_what_was_written(tmp_path_factory, latest, others, times, preserved):
     path = str(tmp_path_factory.mktemp("s") / "checkpoint")
     state = CheckpointState(latest, tuple(others), tuple(times), preserved)
@@ -185,7 +179,8 @@ def test_a_state_file_gives_back_what_was_written(tmp_path_factory, latest, othe
 def test_state_files_as_protobuf_writes_them(tmp_path):
     path = tmp_path / "checkpoint"
     path.write_bytes(
-        b'# a comment\nmodel_checkpoint_path: "a\\"b\\\\\\303\\251\\x41\\n"  all_model_checkpoint_paths: \'x\'\n'
+        b'# a comment\nmodel_checkpoint_path: "a\\"b\\\\\\303\\251\\x41\\n" '
+        b"all_model_checkpoint_paths: 'x'\n"
         b"all_model_checkpoint_timestamps: 1e3\nlast_preserved_timestamp: 2.5\nnew_field: SOME_ENUM\n"
     )
     assert state_file.read_state(str(path)) == CheckpointState('a"b\\éA\n', ("x",), (1000.0,), 2.5)
@@ -219,9 +214,7 @@ def test_update_get_and_latest(tmp_path, bundle):
     assert tf1_api.get_checkpoint_state(folder) == CheckpointState(bundle, (bundle,))
     older = os.path.join(folder, "model.ckpt-1")
     tf1_api.update_checkpoint_state(folder, bundle, [older], "other", [1.0, 2.0], 3.0)
-    assert tf1_api.get_checkpoint_state(folder, "other") == CheckpointState(
-        bundle, (older, bundle), (1.0, 2.0), 3.0
-    )
+    assert tf1_api.get_checkpoint_state(folder, "other") == CheckpointState(bundle, (older, bundle), (1.0, 2.0), 3.0)
     with pytest.raises(InvalidArgumentError, match="timestamps, if provided, must match"):
         tf1_api.update_checkpoint_state(folder, bundle, [older], None, [1.0])
     with pytest.raises(FailedPreconditionError, match="conflicts with path used for checkpoint state"):
@@ -257,7 +250,10 @@ def test_relative_paths_stay_relative(tmp_path, bundle, monkeypatch):
 def test_a_dead_absolute_path_is_found_in_its_own_folder(tmp_path, bundle):
     tf1_api.update_checkpoint_state(tmp_path, "/home/author/runs/model.ckpt-7")
     assert tf1_api.latest_checkpoint(tmp_path) == bundle
-    tf1_api.update_checkpoint_state(tmp_path, "/home/author/runs/model.ckpt-9")
+    for gone in ("/home/author/runs/model.ckpt-9", "zero\0byte"):
+        tf1_api.update_checkpoint_state(tmp_path, gone)
+        with pytest.raises(NotFoundError, match="does not exist"):
+            checkpoint.open(tmp_path)
     assert tf1_api.latest_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint").write_text("not text proto {")
     assert tf1_api.get_checkpoint_state(tmp_path) is None
@@ -281,6 +277,22 @@ def test_list_load_and_exists_on_every_format(tmp_path, bundle):
     assert not tf1_api.checkpoint_exists(tmp_path / "none")
     with pytest.raises(NotFoundError, match="Key v3 not found in checkpoint"):
         tf1_api.load_variable(bundle, "v3")
+
+
+def test_remove_deletes_a_checkpoint_and_nothing_else(tmp_path, bundle):
+    orbax = checkpoint.save(jv.Variables({"v1": jnp.ones(3)}), tmp_path / "model.ckpt-70")
+    v1 = writer.write_v1(tmp_path / "model", {"v1": np.ones(3, np.float32)})
+    (tmp_path / "model.ckpt-7.meta").write_bytes(b"")
+    tf1_api.remove_checkpoint(bundle)
+    assert sorted(os.listdir(tmp_path)) == ["model", "model.ckpt-70"]
+    tf1_api.remove_checkpoint(v1)
+    tf1_api.remove_checkpoint(orbax)
+    tf1_api.remove_checkpoint(orbax)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "precious").write_text("text")
+    with pytest.raises(JaxvarsError, match="not a checkpoint"):
+        tf1_api.remove_checkpoint(tmp_path / "precious")
+    assert os.listdir(tmp_path) == ["precious"]
 
 
 # Readers

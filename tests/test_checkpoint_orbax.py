@@ -44,15 +44,12 @@ def state():
     }
     plain = (True, ("variables", "trainable_variables"), None)
     return jv.Variables.from_specs(
-        (VariableSpec(name, value.shape, value.dtype, *notes.get(name, plain)), value)
-        for name, value in values.items()
+        (VariableSpec(name, value.shape, value.dtype, *notes.get(name, plain)), value) for name, value in values.items()
     )
 
 
 def holes(variables):
-    return jv.Variables.from_specs(
-        (spec, Hole(spec.shape, spec.dtype)) for spec in variables.variable_specs.values()
-    )
+    return jv.Variables.from_specs((spec, Hole(spec.shape, spec.dtype)) for spec in variables.variable_specs.values())
 
 
 def assert_same(found, expected):

@@ -42,10 +42,7 @@ def old(tmp_path):
 
 def specs(**shapes):
     return jv.Variables(
-        {
-            name.replace("__", "/"): jax.ShapeDtypeStruct(shape, dtype)
-            for name, (shape, dtype) in shapes.items()
-        }
+        {name.replace("__", "/"): jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
     )
 
 
@@ -75,8 +72,7 @@ def test_a_plan_prints_as_a_table(old):
         "  logits/biases   [4]     float32         (left as it is)",
         "  logits/weights  [3, 4]  float32         (left as it is)",
         "",
-        "3 of 5 variables restored (44 B), 2 left as they are, 1 narrowed to 32 bits, "
-        "4 tensors of the file not used",
+        "3 of 5 variables restored (44 B), 2 left as they are, 1 narrowed to 32 bits, 4 tensors of the file not used",
         "not used: labels, logits/biases, logits/weights, tower/weights/Momentum",
     ]
     assert plan.ok and plan.error() is None and plan.narrowed == ("global_step",)
@@ -121,9 +117,7 @@ def test_all_problems_come_at_once(old):
     assert lines[0] == f"Cannot restore 4 variables of 5 from {old} (tf):"
     text = str(caught.value)
     assert "conv1/weights: Key conv1/weights not found in checkpoint. Likeliest: tower/weights" in text
-    assert (
-        "Shape of variable tower/biases ([4]) doesn't match with shape of tensor tower/biases ([3])" in text
-    )
+    assert "Shape of variable tower/biases ([4]) doesn't match with shape of tensor tower/biases ([3])" in text
     assert "expected dtype bfloat16 does not equal original dtype float32" in text
     assert 'rules=[("conv1/weights", "tower/weights")]' in text and 'rules=[("tower/", None)]' in text
     assert "cast=True" in text and "Nothing was restored." in text
@@ -134,9 +128,7 @@ def test_missing_names_alone_raise_not_found_with_likely_sources(old):
     with pytest.raises(NotFoundError) as caught:
         checkpoint.restore(old, into)
     assert isinstance(caught.value, KeyError)
-    assert "conv1/biases: Key conv1/biases not found in checkpoint. Likeliest: tower/biases" in str(
-        caught.value
-    )
+    assert "conv1/biases: Key conv1/biases not found in checkpoint. Likeliest: tower/biases" in str(caught.value)
     row = checkpoint.plan(old, into).rows[1]
     assert row.suggestions[:2] == ("tower/weights", "tower/weights/Momentum")
 
@@ -208,9 +200,7 @@ def test_a_rule_in_the_wrong_direction_is_shown_turned_round(old):
 
 
 def test_swapped_arguments_say_so(old):
-    with pytest.raises(
-        InvalidTypeError, match=re.escape(f"swapped. Write: jv.checkpoint.restore({old!r}, into)")
-    ):
+    with pytest.raises(InvalidTypeError, match=re.escape(f"swapped. Write: jv.checkpoint.restore({old!r}, into)")):
         checkpoint.restore(specs(**MODEL), old)  # type: ignore[arg-type]
     with pytest.raises(InvalidTypeError, match=r"into is Variables.*not dict"):
         checkpoint.plan(old, {})  # type: ignore[arg-type]
@@ -240,9 +230,7 @@ def test_a_function_that_gives_the_wrong_shape_or_fails_is_named(old):
     def fails(x):
         raise RuntimeError("no")
 
-    with pytest.raises(
-        InvalidArgumentError, match=r"function fails of the rule for w failed.*RuntimeError: no"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"function fails of the rule for w failed.*RuntimeError: no"):
         checkpoint.restore(old, into, rules=[("w", "tower/weights", fails)])
 
     def late(x):
@@ -298,9 +286,7 @@ def test_64_bits_are_narrowed_where_they_fit_and_raise_by_name_where_not(tmp_pat
     if fits:
         np.testing.assert_array_equal(checkpoint.restore(path, into)["x"], np.array([value, value], narrow))
         return
-    with pytest.raises(
-        InvalidArgumentError, match=rf"x of .* {value.dtype} and holds values that do not fit {narrow}"
-    ):
+    with pytest.raises(InvalidArgumentError, match=rf"x of .* {value.dtype} and holds values that do not fit {narrow}"):
         checkpoint.restore(path, into)
 
 
@@ -317,9 +303,7 @@ def test_64_bits_are_narrowed_where_they_fit_and_raise_by_name_where_not(tmp_pat
 def test_other_dtypes_need_cast(tmp_path, found, want):
     path = bundle(tmp_path, x=np.array([1, 2], found))
     into = specs(x=((2,), want))
-    with pytest.raises(
-        InvalidArgumentError, match=f"expected dtype {want} does not equal original dtype {found}"
-    ):
+    with pytest.raises(InvalidArgumentError, match=f"expected dtype {want} does not equal original dtype {found}"):
         checkpoint.restore(path, into)
     plan = checkpoint.plan(path, into, cast=True)
     assert plan.ok and f"x ({found} to {want})" in str(plan)
@@ -328,9 +312,7 @@ def test_other_dtypes_need_cast(tmp_path, found, want):
 
 
 def test_cast_never_leaves_the_family_or_the_range(tmp_path):
-    path = bundle(
-        tmp_path, f=np.array([1.5], np.float32), i=np.array([-1], np.int32), big=np.array([300], np.int32)
-    )
+    path = bundle(tmp_path, f=np.array([1.5], np.float32), i=np.array([-1], np.int32), big=np.array([300], np.int32))
     for name, want in (("f", "int32"), ("i", "float32"), ("i", "bool")):
         with pytest.raises(InvalidArgumentError, match="expected dtype"):
             checkpoint.restore(path, specs(**{name: ((1,), want)}), cast=True)

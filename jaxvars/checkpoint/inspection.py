@@ -86,6 +86,4 @@ def _print_tensor(reader: CheckpointReader, name: str, values: bool) -> None:
 
 def _count(reader: CheckpointReader, exclude: str) -> int:
     pattern = re.compile(exclude) if exclude else None
-    return sum(
-        info.size for info in reader.tensors.values() if pattern is None or not pattern.search(info.name)
-    )
+    return sum(info.size for info in reader.tensors.values() if pattern is None or not pattern.search(info.name))

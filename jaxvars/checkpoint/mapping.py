@@ -13,9 +13,7 @@ __all__ = ["AssignmentMap", "Want", "wanted"]
 
 AssignmentMap: TypeAlias = "Mapping[str, Any] | Sequence[tuple[str, Any]]"
 
-_DIRECTION = (
-    "In restore and plan a pattern matches the name in `into`; the replacement is the name in the file."
-)
+_DIRECTION = "In restore and plan a pattern matches the name in `into`; the replacement is the name in the file."
 
 
 class Want(NamedTuple):
@@ -30,9 +28,7 @@ class Want(NamedTuple):
     transform: Callable[[Any], Any] | None = None
 
 
-def wanted(
-    names: Iterable[str], rules: Any, assignment_map: AssignmentMap | None, op: str
-) -> dict[str, Want]:
+def wanted(names: Iterable[str], rules: Any, assignment_map: AssignmentMap | None, op: str) -> dict[str, Want]:
     """Return for each variable what it is to get.
 
     Args:
@@ -87,8 +83,7 @@ def _pairs(assignment_map: AssignmentMap, op: str) -> Iterator[tuple[str, Any]]:
     for item in cast("Iterable[Any]", items):
         if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], str):
             raise InvalidTypeError(
-                f"{op}: assignment_map is {{name in the file: variable}} or a list of such pairs, "
-                f"not {item!r:.80}."
+                f"{op}: assignment_map is {{name in the file: variable}} or a list of such pairs, not {item!r:.80}."
             )
         checked.append((item[0], item[1]))
     yield from sorted(checked, key=lambda pair: pair[0])
@@ -99,8 +94,7 @@ def _expand(in_file: str, target: Any, known: set[str], op: str) -> Iterator[tup
     name = key_of(target)
     if name is None:
         raise InvalidTypeError(
-            f"{op}: assignment_map maps {in_file!r} to a {type(target).__name__}; "
-            "it takes a name or a variable."
+            f"{op}: assignment_map maps {in_file!r} to a {type(target).__name__}; it takes a name or a variable."
         )
     variable = name.removesuffix(":0")
     if variable in known:
@@ -120,9 +114,7 @@ def _expand(in_file: str, target: Any, known: set[str], op: str) -> Iterator[tup
         )
     inside = sorted(key for key in known if name == "/" or key.startswith(name))
     if not inside:
-        near = nearest_names(
-            name, {key[: i + 1] for key in known for i, char in enumerate(key) if char == "/"}
-        )
+        near = nearest_names(name, {key[: i + 1] for key in known for i, char in enumerate(key) if char == "/"})
         hint = f" Nearest scopes: {', '.join(near)}." if near else ""
         raise InvalidArgumentError(f"Assignment map: no variable is in the scope {name!r}.{hint}")
     for key in inside:

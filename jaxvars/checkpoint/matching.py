@@ -86,9 +86,7 @@ class PlanRow:
         return fields
 
 
-def make_rows(
-    reader: CheckpointReader, into: Variables, wants: Mapping[str, Want], cast: bool
-) -> list[PlanRow]:
+def make_rows(reader: CheckpointReader, into: Variables, wants: Mapping[str, Want], cast: bool) -> list[PlanRow]:
     """Return a row for each variable of `into`."""
     rows = [_row(reader, spec, wants[name], cast) for name, spec in into.variable_specs.items()]
     missing = [number for number, row in enumerate(rows) if row.kind == "missing"][:_MOST_SUGGESTED_FOR]
@@ -148,9 +146,7 @@ def _same_family(found: np.dtype[Any], want: np.dtype[Any]) -> bool:
     return any(jnp.issubdtype(found, f) and jnp.issubdtype(want, f) for f in families)
 
 
-def _after_transform(
-    transform: Callable[[Any], Any], info: TensorInfo
-) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+def _after_transform(transform: Callable[[Any], Any], info: TensorInfo) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
     """Shape and dtype of what `transform` makes of a tensor, None where that shows only on real values."""
     if info.dtype == np.dtype(object):
         return None
@@ -180,8 +176,6 @@ def _likeliest(row: PlanRow, free: list[TensorInfo]) -> tuple[str, ...]:
 
 def _likeness(name: str, wanted: str, target: str) -> float:
     """From 0 to 2: how alike the names are, and one more for the same last component."""
-    alike = max(
-        difflib.SequenceMatcher(None, name, other, autojunk=False).ratio() for other in {wanted, target}
-    )
+    alike = max(difflib.SequenceMatcher(None, name, other, autojunk=False).ratio() for other in {wanted, target})
     ends = {wanted.rsplit("/", 1)[-1], target.rsplit("/", 1)[-1]}
     return alike + (name.rsplit("/", 1)[-1] in ends)

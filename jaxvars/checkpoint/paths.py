@@ -47,20 +47,16 @@ def local_path(path: str | os.PathLike[str]) -> str:
             "The path comes first: jv.checkpoint.restore(path, into)."
         )
     text = os.fspath(path)
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgumentError(f"{text!r} is not the path of a checkpoint.")
     if text.startswith("file://"):
         url = urllib.parse.urlsplit(text)
         if url.netloc not in ("", "localhost"):
-            raise InvalidArgumentError(
-                f"{text}: a file URL has three slashes, as in file:///home/me/model.ckpt."
-            )
+            raise InvalidArgumentError(f"{text}: a file URL has three slashes, as in file:///home/me/model.ckpt.")
         text = urllib.parse.unquote(url.path)
     elif "://" in text:
         scheme = text.split("://", 1)[0]
-        raise InvalidArgumentError(
-            f"{text}: cannot read {scheme}:// directly. Copy the checkpoint to a local folder."
-        )
+        raise InvalidArgumentError(f"{text}: cannot read {scheme}:// directly. Copy the checkpoint to a local folder.")
     return os.path.abspath(os.path.expanduser(text))
 
 
@@ -122,13 +118,9 @@ def _file(path: str) -> Location:
         return _from_state(path)
     data = _DATA_FILE.match(path)
     if data and os.path.isfile(data[1] + ".index"):
-        raise InvalidArgumentError(
-            f"{path} is one data file of a checkpoint. Open the checkpoint: {data[1]!r}"
-        )
+        raise InvalidArgumentError(f"{path} is one data file of a checkpoint. Open the checkpoint: {data[1]!r}")
     if data:
-        raise DataLossError(
-            f"{path} is a data file whose index {data[1]}.index is missing: names are unknown."
-        )
+        raise DataLossError(f"{path} is a data file whose index {data[1]}.index is missing: names are unknown.")
     if kind:
         raise InvalidArgumentError(f"{path} is not a checkpoint that jaxvars reads, but {kind}.")
     raise DataLossError(
@@ -201,12 +193,10 @@ def _folder_error(path: str, indices: list[str]) -> Exception:
     if inner:
         best = max(inner, key=lambda name: (name.isdigit(), int(name) if name.isdigit() else 0, name))
         return InvalidArgumentError(
-            f"{path} is a folder of Orbax checkpoints: {', '.join(inner[:5])}. "
-            f"Open one: {os.path.join(path, best)!r}"
+            f"{path} is a folder of Orbax checkpoints: {', '.join(inner[:5])}. Open one: {os.path.join(path, best)!r}"
         )
     return NotFoundError(
-        f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}: "
-        f"{identify.describe_folder(path)}."
+        f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}: {identify.describe_folder(path)}."
     )
 
 

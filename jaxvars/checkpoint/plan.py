@@ -194,8 +194,7 @@ def as_variables(path: Any, into: Any, op: str) -> Variables:
         return into
     if isinstance(into, (str, os.PathLike)) and not isinstance(path, (str, os.PathLike)):
         raise InvalidTypeError(
-            f"jv.checkpoint.{op}: path and into are swapped. "
-            f"Write: jv.checkpoint.{op}({os.fspath(into)!r}, into)"
+            f"jv.checkpoint.{op}: path and into are swapped. Write: jv.checkpoint.{op}({os.fspath(into)!r}, into)"
         )
     raise InvalidTypeError(
         f"jv.checkpoint.{op}: into is Variables, such as model.specs(...) or the result of model.init(...), "

@@ -26,8 +26,7 @@ def table(plan: RestorePlan) -> str:
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     lines = [f"restore from {plan.path} ({plan.format}, {_count(plan.num_tensors, 'tensor')})", ""]
     lines += [
-        _line(cells, widths)
-        for cells in [_HEADINGS, tuple("-" * min(width, _LONGEST_RULE) for width in widths), *rows]
+        _line(cells, widths) for cells in [_HEADINGS, tuple("-" * min(width, _LONGEST_RULE) for width in widths), *rows]
     ]
     if len(plan.rows) > _MOST_ROWS:
         lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
@@ -55,9 +54,7 @@ def totals(plan: RestorePlan) -> str:
 
 def problems(plan: RestorePlan, bad: Sequence[PlanRow]) -> str:
     """Return the text of the error for these rows: all of them, and what to write."""
-    lines = [
-        f"Cannot restore {_count(len(bad), 'variable')} of {len(plan.rows)} from {plan.path} ({plan.format}):"
-    ]
+    lines = [f"Cannot restore {_count(len(bad), 'variable')} of {len(plan.rows)} from {plan.path} ({plan.format}):"]
     lines += [f"  {_problem(row, plan)}" for row in bad[:_MOST_PROBLEMS]]
     if len(bad) > _MOST_PROBLEMS:
         lines.append(f"  ... and {len(bad) - _MOST_PROBLEMS} more")

@@ -115,11 +115,7 @@ class CheckpointReader(Mapping[str, LazyArray]):
         saved: Mapping[str, VariableSpec] | None = getattr(self.source, "specs", None)
         if saved is not None:
             return {name: saved[name] for name in self._names}
-        return {
-            name: _guessed_spec(self._tensors[name])
-            for name in self._names
-            if not _is_text(self._tensors[name])
-        }
+        return {name: _guessed_spec(self._tensors[name]) for name in self._names if not _is_text(self._tensors[name])}
 
     def resolve(self, name: str) -> str:
         """Return the tensor's name in the file for a name as TF1 writes it (``a/b`` or ``a/b:0``).

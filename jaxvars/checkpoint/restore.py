@@ -86,9 +86,7 @@ def restore(
         return restore_from(reader, made, into, progress)
 
 
-def restore_from(
-    reader: CheckpointReader, plan: RestorePlan, into: Variables, progress: Progress
-) -> Variables:
+def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, progress: Progress) -> Variables:
     """Carry out a plan that has no problems (missing variables are left as they are)."""
     rows = [row for row in plan.rows if row.is_restored]
     values: dict[str, Any] = {}
@@ -144,16 +142,12 @@ def _converted(row: PlanRow, array: npt.NDArray[Any], target: Any, plan: Restore
     return _narrowed(row, array, dtype, plan)
 
 
-def _narrowed(
-    row: PlanRow, array: npt.NDArray[Any], dtype: np.dtype[Any], plan: RestorePlan
-) -> npt.NDArray[Any]:
+def _narrowed(row: PlanRow, array: npt.NDArray[Any], dtype: np.dtype[Any], plan: RestorePlan) -> npt.NDArray[Any]:
     """Convert within a family of dtypes; a value that does not fit raises."""
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
         if array.dtype.kind in "iu":
-            fits = bool((result.astype(array.dtype) == array).all()) and bool(
-                ((result < 0) == (array < 0)).all()
-            )
+            fits = bool((result.astype(array.dtype) == array).all()) and bool(((result < 0) == (array < 0)).all())
         else:
             fits = bool((np.isfinite(result) == np.isfinite(array)).all())
     if not fits:

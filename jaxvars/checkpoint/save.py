@@ -46,16 +46,14 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
     if not isinstance(variables, Variables):
         hint = " The variables come first." if isinstance(path, Variables) else ""
         raise InvalidTypeError(
-            f"jv.checkpoint.save(variables, path): variables is {type(variables).__name__}, "
-            f"not Variables.{hint}"
+            f"jv.checkpoint.save(variables, path): variables is {type(variables).__name__}, not Variables.{hint}"
         )
     write = writer(format)
     target = local_path(path)
     _check_values(variables)
     if os.path.basename(target) == "checkpoint":
         raise InvalidArgumentError(
-            "'checkpoint' is the name of the file in which a Saver notes its checkpoints. "
-            "Choose another name."
+            "'checkpoint' is the name of the file in which a Saver notes its checkpoints. Choose another name."
         )
     write(variables, target)
     return os.fspath(path)
@@ -68,9 +66,7 @@ def _check_values(variables: Variables) -> None:
             f"Cannot save: attempting to use uninitialized values: {_some(holes)}. "
             "Write: variables = jv.variables_initializer(variables, rng)"
         )
-    traced = [
-        name for name, leaf in zip(variables, variables._leaves, strict=True) if isinstance(leaf, Tracer)
-    ]
+    traced = [name for name, leaf in zip(variables, variables._leaves, strict=True) if isinstance(leaf, Tracer)]
     if traced:
         raise FailedPreconditionError(
             f"Cannot save inside jit or another JAX transformation: {_some(traced)} have no values there. "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
+from jaxvars.checkpoint.formats.files import list_folder
+from jaxvars.checkpoint.formats.orbax_layout import remove_folder
 from jaxvars.checkpoint.formats.state_file import CheckpointState, read_state, write_state
-from jaxvars.checkpoint.paths import STATE_FILE, exists, local_path, resolve_state_path
+from jaxvars.checkpoint.paths import STATE_FILE, exists, local_path, locate, resolve_state_path
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
@@ -22,6 +25,7 @@ __all__ = [
     "list_variables",
     "load_checkpoint",
     "load_variable",
+    "remove_checkpoint",
     "update_checkpoint_state",
 ]
 
@@ -82,6 +86,38 @@ def checkpoint_exists(checkpoint_prefix: str | os.PathLike[str]) -> bool:
     return exists(local_path(checkpoint_prefix))
 
 
+def remove_checkpoint(checkpoint_prefix: str | os.PathLike[str]) -> None:
+    """Delete a checkpoint: an Orbax folder, or the files of a TensorFlow one (its ``.meta`` too).
+
+    Args:
+      checkpoint_prefix: the path that `Saver.save` or `jv.checkpoint.save` returned. Nothing there is no error.
+
+    Raises:
+      InvalidArgumentError: what is there is not a checkpoint.
+      FailedPreconditionError: the disk refuses.
+    """
+    path = local_path(checkpoint_prefix)
+    if not exists(path):
+        return
+    location = locate(path)
+    try:
+        if location.format == "orbax":
+            remove_folder(location.path)
+        else:
+            for file in _files_of(path):
+                os.unlink(file)
+    except OSError as error:
+        raise FailedPreconditionError(f"Cannot delete {path}: {error.strerror or error}.") from None
+
+
+def _files_of(prefix: str) -> list[str]:
+    """The files of a TensorFlow checkpoint, the index first: without it the rest is no checkpoint."""
+    folder, base = os.path.split(prefix)
+    pattern = re.compile(re.escape(base) + r"(\.index|\.meta|(\.data)?-\d{5}-of-\d{5})?\Z")
+    found = [os.path.join(folder, name) for name in list_folder(folder) if pattern.match(name)]
+    return sorted(found, key=lambda file: not file.endswith(".index"))
+
+
 def get_checkpoint_state(
     checkpoint_dir: str | os.PathLike[str], latest_filename: str | None = None
 ) -> CheckpointState | None:
@@ -110,9 +146,7 @@ def get_checkpoint_state(
     )
 
 
-def latest_checkpoint(
-    checkpoint_dir: str | os.PathLike[str], latest_filename: str | None = None
-) -> str | None:
+def latest_checkpoint(checkpoint_dir: str | os.PathLike[str], latest_filename: str | None = None) -> str | None:
     """Return the path of the latest checkpoint that a Saver noted in a folder.
 
     A folder that was moved works too: a path that is dead now is looked up in the folder itself.
@@ -177,8 +211,7 @@ def update_checkpoint_state(
     target = os.path.join(folder, latest_filename or STATE_FILE)
     if os.path.abspath(target) == os.path.abspath(latest):
         raise FailedPreconditionError(
-            f"Save path {latest!r} conflicts with path used for checkpoint state. "
-            "Please use a different save path."
+            f"Save path {latest!r} conflicts with path used for checkpoint state. Please use a different save path."
         )
     state = CheckpointState(written(latest), tuple(map(written, paths)), timestamps, last_preserved_timestamp)
     try:

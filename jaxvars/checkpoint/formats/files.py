@@ -101,5 +101,5 @@ def list_folder(folder: str) -> list[str]:
     """Return the names in a folder, sorted; none where it cannot be read."""
     try:
         return sorted(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a zero byte in it
         return []

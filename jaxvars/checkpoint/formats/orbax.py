@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.crc32c import crc32c
-from jaxvars.checkpoint.formats.orbax_errors import short_errors
+from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_record import Entry, decode_record, dtype_name, read_metadata_file
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import VariableSpec
@@ -77,7 +77,7 @@ class OrbaxSource:
         tensors: dict[str, TensorInfo] = {}
         for item in items:
             named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
-            with short_errors(DataLossError, f"Cannot read the names in {self.path}"), ocp.Context():
+            with calling_orbax(DataLossError, f"Cannot read the names in {self.path}"), ocp.Context():
                 self._trees[item] = ocp.metadata(root, **named).metadata
             prefix = f"{item}/" if len(items) > 1 else ""
             for keys, leaf in _leaves(self._trees[item]):
@@ -124,9 +124,7 @@ class OrbaxSource:
         assert self._entries is not None
         entries = self._entries
         wanted = {name for name in names if not entries[name].at}
-        values = self._load(
-            {name: _target(e.shape, e.dtype) for name, e in entries.items() if name in wanted}
-        )
+        values = self._load({name: _target(e.shape, e.dtype) for name, e in entries.items() if name in wanted})
         for name in names:
             entry = entries[name]
             value = np.empty(entry.shape, entry.dtype) if entry.at else values.pop(name)
@@ -148,7 +146,7 @@ class OrbaxSource:
         ocp = orbax_module()
         stored = [name for name, entry in self._entries.items() if not entry.at]
         tree = {name: targets.get(name, ocp.PLACEHOLDER) for name in stored}
-        with short_errors(DataLossError, f"Cannot read {self.path}"), ocp.Context():
+        with calling_orbax(DataLossError, f"Cannot read {self.path}"), ocp.Context():
             loaded = ocp.load(self.path, tree, checkpointable_name=_ITEM)
         return {name: loaded[name] for name in targets}
 
@@ -160,9 +158,7 @@ class OrbaxSource:
                 continue
             for name in wanted.values():
                 if self.tensors[name].problem:
-                    raise InvalidArgumentError(
-                        f"Cannot read {name!r} of {self.path}: {self.tensors[name].problem}."
-                    )
+                    raise InvalidArgumentError(f"Cannot read {name!r} of {self.path}: {self.tensors[name].problem}.")
 
             def target(keys: _Path, leaf: Any, wanted: dict[_Path, str] = wanted) -> Any:
                 if keys not in wanted:
@@ -171,7 +167,7 @@ class OrbaxSource:
 
             named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
             abstract = jax.tree_util.tree_map_with_path(target, tree)
-            with short_errors(DataLossError, f"Cannot read {self.path}"), ocp.Context():
+            with calling_orbax(DataLossError, f"Cannot read {self.path}"), ocp.Context():
                 loaded = ocp.load(self._root, abstract, **named)
             for keys, value in jax.tree_util.tree_leaves_with_path(loaded):
                 if keys in wanted:
@@ -187,9 +183,7 @@ class OrbaxSource:
                 f"{getattr(value, 'dtype', type(value).__name__)} of shape {getattr(value, 'shape', ())}."
             )
         if checksum is not None and crc32c(value) != checksum:
-            raise DataLossError(
-                f"{self.path} is damaged: the values of {name!r} do not match their checksum."
-            )
+            raise DataLossError(f"{self.path} is damaged: the values of {name!r} do not match their checksum.")
         return value
 
     def close(self) -> None:

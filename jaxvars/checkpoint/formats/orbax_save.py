@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.orbax import orbax_module
-from jaxvars.checkpoint.formats.orbax_errors import short_errors
+from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import (
     clean_leftovers,
     is_orbax_folder,
@@ -26,9 +25,6 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
 from jaxvars.variables import Variables
 
 __all__ = ["save_orbax"]
-
-# Orbax numbers its saves in one series for the whole process, and mixes up those of several threads.
-_save_lock = threading.Lock()
 
 
 def save_orbax(variables: Variables, path: str) -> None:
@@ -49,19 +45,19 @@ def save_orbax(variables: Variables, path: str) -> None:
     context = ocp.Context()
     context.array.saving.use_compression = False  # float noise shrinks by 7 % and takes twice the time
     unchanged = " What was there before is unchanged."
-    try:
-        with short_errors(FailedPreconditionError, f"Cannot save to {path}", unchanged):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            clean_leftovers(path)
-            with _save_lock, context:
+    with calling_orbax(FailedPreconditionError, f"Cannot save to {path}", unchanged):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        clean_leftovers(path)
+        try:
+            with context:
                 # Orbax refuses an empty tree; no variable has the empty name.
                 tree = values or {"": np.zeros(1, np.uint8)}
                 ocp.save(new, tree, custom_metadata=encode_record(entries), overwrite=shared)
             if jax.process_index() == 0:
                 replace_folder(new, path)
-    finally:
-        if not shared and os.path.isdir(os.path.dirname(path)):
-            clean_leftovers(path)
+        finally:
+            if not shared:
+                clean_leftovers(path)
     if shared:
         from jax.experimental import multihost_utils
 

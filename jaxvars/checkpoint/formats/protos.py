@@ -32,6 +32,8 @@ _LARGEST_DIM = 1 << 48
 
 def read_varint(data: bytes, position: int, what: str) -> tuple[int, int]:
     """Return the unsigned 64-bit varint at `position`, and the position after it."""
+    if position < len(data) and data[position] < 0x80:  # most numbers are small
+        return data[position], position + 1
     value = shift = 0
     for _ in range(_MOST_VARINT_BYTES):
         if position >= len(data):

@@ -37,9 +37,7 @@ def implementation(dtype: Any) -> str:
     """
     known = KEY_DTYPES.get(str(dtype))
     if known is None:
-        raise InvalidArgumentError(
-            f"Cannot store values of dtype {dtype}: only JAX's own kinds of random keys."
-        )
+        raise InvalidArgumentError(f"Cannot store values of dtype {dtype}: only JAX's own kinds of random keys.")
     return known
 
 

@@ -12,9 +12,7 @@ from jaxvars.errors import DataLossError, InvalidArgumentError
 __all__ = ["CheckpointState", "is_state_text", "read_state", "write_state"]
 
 _LARGEST_STATE_FILE = 1 << 24
-_LINE = re.compile(
-    r"""\s*(?:\#[^\n]*\n\s*)*(\w+)\s*:\s*((?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[^\s"']+)"""
-)
+_LINE = re.compile(r"""\s*(?:\#[^\n]*\n\s*)*(\w+)\s*:\s*((?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[^\s"']+)""")
 _STRING_FIELDS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _SIMPLE_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
@@ -117,9 +115,7 @@ def _unquote(value: str, path: str) -> str:
             return bytes([int(code[1:], 16)])
         return _SIMPLE_ESCAPES.get(code, code)
 
-    return _ESCAPE.sub(plain, value[1:-1].encode("utf-8", "surrogateescape")).decode(
-        "utf-8", "surrogateescape"
-    )
+    return _ESCAPE.sub(plain, value[1:-1].encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
 def _quote(text: str) -> str:

@@ -80,18 +80,14 @@ class TensorBundle:
         self._num_shards, self._byte_order = 0, "<"
         self._read_index()
         self._shard_sizes = self._stat_shards()
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: self._info(name, e) for name, e in self._entries.items()
-        }
+        self.tensors: Mapping[str, TensorInfo] = {name: self._info(name, e) for name, e in self._entries.items()}
 
     def _read_index(self) -> None:
         with RangedFile(self._index) as file:
             entries = Table(file).entries()
             key, header = next(entries, (b"?", b""))
             if key:
-                raise DataLossError(
-                    f"{self._index} is a table without the header of a TensorFlow checkpoint."
-                )
+                raise DataLossError(f"{self._index} is a table without the header of a TensorFlow checkpoint.")
             self._read_header(header)
             for key, value in entries:
                 self._by_key[key] = _parse_entry(key, value, f"{self._index}, entry {_text(key)!r},")
@@ -117,9 +113,7 @@ class TensorBundle:
         if not 0 < self._num_shards <= _MOST_SHARDS:
             raise DataLossError(f"{self._index} is damaged: it claims {self._num_shards} data files.")
         if version.get(2, 0) > _SUPPORTED_VERSION or _SUPPORTED_VERSION in bad:
-            raise InvalidArgumentError(
-                f"{self._index} was written for newer readers (version {version.get(2, 0)})."
-            )
+            raise InvalidArgumentError(f"{self._index} was written for newer readers (version {version.get(2, 0)}).")
 
     def _shard_path(self, shard: int) -> str:
         return f"{self.path}.data-{shard:05d}-of-{self._num_shards:05d}"
@@ -181,15 +175,8 @@ class TensorBundle:
         parts = self._stored_parts(entry)
         check_tiling(entry.slices, entry.shape, f"{self._index}, {what},")
         for part, where in zip(parts, entry.slices, strict=True):
-            if (
-                part is None
-                or part.slices
-                or part.dtype != entry.dtype
-                or part.shape != where.shape(entry.shape)
-            ):
-                raise DataLossError(
-                    f"{self._index} is damaged: a slice of {what} is missing or does not fit."
-                )
+            if part is None or part.slices or part.dtype != entry.dtype or part.shape != where.shape(entry.shape):
+                raise DataLossError(f"{self._index} is damaged: a slice of {what} is missing or does not fit.")
         whole = np.empty(entry.shape, tf_types.numpy_dtype(entry.dtype))
         for part, where in zip(parts, entry.slices, strict=True):
             assert part is not None
@@ -206,17 +193,14 @@ class TensorBundle:
         file = self._file(entry.shard, what)
         if entry.dtype % 100 == tf_types.STRING:
             if self._byte_order != "<":
-                raise InvalidArgumentError(
-                    f"Cannot read {what} of {self.path}: strings of a big-endian machine."
-                )
+                raise InvalidArgumentError(f"Cannot read {what} of {self.path}: strings of a big-endian machine.")
             octets = file.read_array(entry.offset, entry.size, what).tobytes()
             return read_strings(octets, entry.shape, entry.crc, f"{file.path}, {what},")
         dtype = tf_types.numpy_dtype(entry.dtype)
         assert dtype is not None
         if entry.size != math.prod(entry.shape) * dtype.itemsize:
             raise DataLossError(
-                f"{self._index} is damaged: {what} of shape {entry.shape} and {dtype} "
-                f"claims {entry.size} bytes."
+                f"{self._index} is damaged: {what} of shape {entry.shape} and {dtype} claims {entry.size} bytes."
             )
         raw = file.read_array(entry.offset, entry.size, what)
         if crc32c(raw) != unmask(entry.crc):

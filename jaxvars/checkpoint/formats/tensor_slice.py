@@ -23,9 +23,7 @@ class TensorSlice:
 
     def shape(self, full: Sequence[int]) -> tuple[int, ...]:
         """The slice's shape within a tensor of shape `full`."""
-        return tuple(
-            dim if length < 0 else length for (_, length), dim in zip(self.extents, full, strict=True)
-        )
+        return tuple(dim if length < 0 else length for (_, length), dim in zip(self.extents, full, strict=True))
 
     def index(self, full: Sequence[int]) -> tuple[slice, ...]:
         """The index of the slice in a tensor of shape `full`."""
@@ -58,20 +56,14 @@ def check_tiling(slices: Sequence[TensorSlice], full: Sequence[int], what: str) 
       DataLossError: a slice lies outside, slices overlap, or a part is missing.
     """
     if any(len(part.extents) != len(full) for part in slices):
-        raise DataLossError(
-            f"{what} is damaged: a slice has another number of dimensions than {tuple(full)}."
-        )
-    starts = np.array([[start for start, _ in part.extents] for part in slices], object).reshape(
-        len(slices), -1
-    )
+        raise DataLossError(f"{what} is damaged: a slice has another number of dimensions than {tuple(full)}.")
+    starts = np.array([[start for start, _ in part.extents] for part in slices], object).reshape(len(slices), -1)
     shapes = np.array([part.shape(full) for part in slices], object).reshape(len(slices), -1)
     ends = starts + shapes
     if (ends > np.array(full, object)).any():
         raise DataLossError(f"{what} is damaged: a slice lies outside the shape {tuple(full)}.")
     if int(shapes.prod(axis=1).sum()) != int(np.prod(np.array(full, object))):
-        raise DataLossError(
-            f"{what} is damaged: its {len(slices)} slices do not cover the shape {tuple(full)}."
-        )
+        raise DataLossError(f"{what} is damaged: its {len(slices)} slices do not cover the shape {tuple(full)}.")
     if _overlap(starts, ends):
         raise DataLossError(f"{what} is damaged: its slices overlap.")
 

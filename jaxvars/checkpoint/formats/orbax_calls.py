@@ -1,8 +1,11 @@
-"""What Orbax does when it fails, made into one short error.
+"""Calling Orbax: one call at a time, and what it does when it fails made into one short error.
 
 Orbax reads many arrays at once in event loops of its own. When one read fails it closes the loop under the
 others, which then complain when they are done, from other threads or when they are collected: pages of text
 after the error itself. Those complaints, and only those, are kept quiet while Orbax works for us.
+
+Orbax numbers its operations in one series for the whole process, and confuses those of several threads (a save
+beside a load fails now and then), so our calls wait for each other.
 """
 
 from __future__ import annotations
@@ -20,22 +23,20 @@ from typing import Any
 
 from jaxvars.errors import JaxvarsError
 
-__all__ = ["short_errors"]
+__all__ = ["calling_orbax"]
 
 _SETTLE_SECONDS = 0.05
 _LONGEST_TEXT = 300
 _LOOP_CLOSED = "Event loop is closed"
 _ABANDONED = ("Task was destroyed but it is pending", "exception was never retrieved", _LOOP_CLOSED)
 
-_lock = threading.Lock()
-_users = 0
-_previous_hook: Any = None
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def short_errors(kind: type[JaxvarsError], what: str, after: str = "") -> Generator[None, None, None]:
+def calling_orbax(kind: type[JaxvarsError], what: str, after: str = "") -> Generator[None, None, None]:
     """Turn any exception of the block into `kind`, with a text of one line: `what`, the reason, `after`."""
-    with _quiet():
+    with _one_at_a_time, _quiet():
         try:
             yield
             return
@@ -63,26 +64,22 @@ def _let_go(error: BaseException) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None, None, None]:
-    global _users, _previous_hook
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _previous_hook, sys.unraisablehook = sys.unraisablehook, _hook
-            logging.getLogger("asyncio").addFilter(_is_news)
+    """Keep the complaints of abandoned reads from the log and from `sys.unraisablehook`."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if _LOOP_CLOSED not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    logger = logging.getLogger("asyncio")
+    sys.unraisablehook = hook
+    logger.addFilter(_is_news)
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                logging.getLogger("asyncio").removeFilter(_is_news)
-                if sys.unraisablehook is _hook:
-                    sys.unraisablehook = _previous_hook
-
-
-def _hook(unraisable: Any) -> None:
-    if _LOOP_CLOSED not in str(unraisable.exc_value):
-        _previous_hook(unraisable)
+        logger.removeFilter(_is_news)
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = previous
 
 
 def _is_news(record: logging.LogRecord) -> bool:
