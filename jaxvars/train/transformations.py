@@ -105,9 +105,7 @@ def require_optax() -> ModuleType:
     try:
         import optax
     except ImportError as error:
-        raise UnavailableError(
-            f'optimizers need optax ({error}). Run: pip install "jaxvars[train]"'
-        ) from error
+        raise UnavailableError(f'optimizers need optax ({error}). Run: pip install "jaxvars[train]"') from error
     return optax
 
 
@@ -131,9 +129,7 @@ def transformation(
 
     def init(params: Any) -> Any:
         shared = {field: jnp.asarray(factor, jnp.float32) for field, factor in powers.items()}
-        own = {
-            field: jax.tree.map(functools.partial(_full_like, fill), params) for field, fill in slots.items()
-        }
+        own = {field: jax.tree.map(functools.partial(_full_like, fill), params) for field, fill in slots.items()}
         return state_type(**shared, **own)
 
     def update(gradients: Any, state: Any, params: Any = None, *, step: Any = None, **_: Any) -> Any:
@@ -141,14 +137,9 @@ def transformation(
         shared = {field: getattr(state, field) for field in powers}
         leaves, treedef = jax.tree.flatten(params)
         columns = [jax.tree.leaves(gradients), *(jax.tree.leaves(getattr(state, field)) for field in slots)]
-        results = [
-            _apply(rule, shared, rate, value, *row) for value, *row in zip(leaves, *columns, strict=True)
-        ]
+        results = [_apply(rule, shared, rate, value, *row) for value, *row in zip(leaves, *columns, strict=True)]
         changes = jax.tree.unflatten(treedef, [change for change, _ in results])
-        own = {
-            field: jax.tree.unflatten(treedef, [new[i] for _, new in results])
-            for i, field in enumerate(slots)
-        }
+        own = {field: jax.tree.unflatten(treedef, [new[i] for _, new in results]) for i, field in enumerate(slots)}
         later = {field: shared[field] * jnp.asarray(powers[field], jnp.float32) for field in powers}
         return changes, state_type(**later, **own)
 
@@ -171,7 +162,9 @@ def _apply(
 def _full_like(fill: float, value: Any) -> Any:
     """An array of `fill` where `value` lies; constants of concrete variables need no compilation."""
     if is_concrete(value):
-        return jax.device_put(np.full(value.shape, fill, value.dtype), value.sharding)
+        # Committed to a device only if the value is: else the first step and the second would compile apart.
+        home = value.sharding if value.committed else None
+        return jax.device_put(np.full(value.shape, fill, value.dtype), home)
     return jnp.full_like(value, fill)
 
 
