@@ -1,4 +1,4 @@
-"""`jv.layers` and `jv.losses` against TensorFlow's names and figures; test_nn.py says where these come from."""
+"""`jv.layers` and `jv.losses` against TensorFlow's names and figures; test_nn.py says how they were made."""
 
 import jax
 import jax.numpy as jnp

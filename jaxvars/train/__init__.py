@@ -1,5 +1,15 @@
 """Training: optimizers, learning rate decays, the step counter and `Saver` (TF1's `tf.train`)."""
 
+from jaxvars.checkpoint.tf1_api import (
+    CheckpointState,
+    checkpoint_exists,
+    get_checkpoint_state,
+    latest_checkpoint,
+    list_variables,
+    load_checkpoint,
+    load_variable,
+    update_checkpoint_state,
+)
 from jaxvars.train.global_steps import (
     create_global_step,
     get_global_step,
@@ -7,6 +17,7 @@ from jaxvars.train.global_steps import (
     global_step,
 )
 from jaxvars.train.optimizer import Optimizer
+from jaxvars.train.saver import Saver
 from jaxvars.train.schedules import (
     cosine_decay,
     exponential_decay,
@@ -29,19 +40,28 @@ __all__ = [
     "AdadeltaOptimizer",
     "AdagradOptimizer",
     "AdamOptimizer",
+    "CheckpointState",
     "FtrlOptimizer",
     "GradientDescentOptimizer",
     "MomentumOptimizer",
     "Optimizer",
     "RMSPropOptimizer",
+    "Saver",
+    "checkpoint_exists",
     "cosine_decay",
     "create_global_step",
     "exponential_decay",
+    "get_checkpoint_state",
     "get_global_step",
     "get_or_create_global_step",
     "global_step",
     "inverse_time_decay",
+    "latest_checkpoint",
+    "list_variables",
+    "load_checkpoint",
+    "load_variable",
     "natural_exp_decay",
     "piecewise_constant",
     "polynomial_decay",
+    "update_checkpoint_state",
 ]

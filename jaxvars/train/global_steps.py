@@ -63,8 +63,7 @@ def create_global_step(variables: Variables | None = None) -> Any:
     dtype = _dtype()
     specs = variables.variable_specs
     pairs: list[tuple[VariableSpec, Any]] = [
-        (specs[key], variables._leaves[variables._layout.index[key]])
-        for key in variables._layout.creation_order
+        (specs[key], variables._leaves[variables._layout.index[key]]) for key in variables._layout.creation_order
     ]
     spec = VariableSpec(_NAME, (), dtype, False, _COLLECTIONS, defined_at=user_site())
     return Variables.from_specs([*pairs, (spec, jnp.zeros((), dtype))])
@@ -148,9 +147,7 @@ def global_step(variables: Variables, ref: Any = None) -> int:
     key = find_global_step(variables, "jv.train.global_step") if ref is None else variables._resolve(ref)
     value = _checked(variables[key], key)
     if is_hole(value):
-        raise FailedPreconditionError(
-            f'"{key}" has no value. Write: variables = jv.assign(variables, "{key}", 0)'
-        )
+        raise FailedPreconditionError(f'"{key}" has no value. Write: variables = jv.assign(variables, "{key}", 0)')
     return int(value)
 
 

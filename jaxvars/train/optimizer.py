@@ -70,14 +70,11 @@ class Optimizer:
         optax = require_optax()
         if not (callable(getattr(optax_tx, "init", None)) and callable(getattr(optax_tx, "update", None))):
             raise InvalidTypeError(
-                "Optimizer takes an optax transformation, such as optax.adam(1e-3), "
-                f"not {type(optax_tx).__name__}"
+                f"Optimizer takes an optax transformation, such as optax.adam(1e-3), not {type(optax_tx).__name__}"
             )
         name = "Optimizer" if name is None else name
         if not name or name.startswith("/") or name.endswith("/"):
-            raise InvalidArgumentError(
-                f"must specify the optimizer name, without '/' at its ends; got {name!r}"
-            )
+            raise InvalidArgumentError(f"must specify the optimizer name, without '/' at its ends; got {name!r}")
         if number is not None and number < 0:
             raise InvalidArgumentError(f"number counts optimizers from 0, got {number}")
         self._transformation = optax.with_extra_args_support(optax_tx)
@@ -182,9 +179,7 @@ class Optimizer:
 
     # -- steps -------------------------------------------------------------------------------------------
 
-    def apply_gradients(
-        self, grads: Any, variables: Variables, global_step: Any = None, **extra: Any
-    ) -> Variables:
+    def apply_gradients(self, grads: Any, variables: Variables, global_step: Any = None, **extra: Any) -> Variables:
         """Take one step (TF1: `optimizer.apply_gradients`). Works eagerly, inside `jit`, and with donation.
 
         A variable without gradient is left alone, and so are its slots. After the update each variable's
@@ -284,9 +279,7 @@ class Optimizer:
 
     def _template(self, params: Variables) -> Any:
         """The state's shapes over these variables."""
-        abstract = params._with_leaves(
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in params._leaves
-        )
+        abstract = params._with_leaves(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in params._leaves)
         structure = (params._layout, tuple((leaf.shape, str(leaf.dtype)) for leaf in abstract._leaves))
         template = self._templates.get(structure)
         if template is None:
@@ -322,8 +315,7 @@ class Optimizer:
         empty = [key for key, value in zip(slots, values, strict=True) if is_hole(value)]
         if empty:
             raise FailedPreconditionError(
-                f"slots without value: {updates.shortened(empty)}. "
-                "Write: variables = optimizer.init(variables)"
+                f"slots without value: {updates.shortened(empty)}. Write: variables = optimizer.init(variables)"
             )
         _check_shapes(variables, leaves, [Claim(key) for key in slots])
         live = [updates.live(value, leaf.struct) for value, leaf in zip(values, leaves, strict=True)]

@@ -218,9 +218,7 @@ def polynomial_decay(
             span = decay_steps * jnp.maximum(1.0, jnp.ceil(step / decay_steps))
         else:
             span, step = jnp.float32(decay_steps), jnp.minimum(step, decay_steps)
-        return (learning_rate - end_learning_rate) * jnp.power(
-            (span - step) / span, power
-        ) + end_learning_rate
+        return (learning_rate - end_learning_rate) * jnp.power((span - step) / span, power) + end_learning_rate
 
     return _finish(schedule, global_step)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxvars.errors import InvalidArgumentError
-from jaxvars.gradients import subset
-from jaxvars.initializers import constant_initializer
-from jaxvars.spec import Hole, is_hole
 from jaxvars.train import transformations as rules
-from jaxvars.train.optimizer import Optimizer
-from jaxvars.train.slots import StateLeaf, TF1Names
-from jaxvars.variables import Variables
+from jaxvars.train.tf1_base import TF1Optimizer
 
 __all__ = [
     "AdadeltaOptimizer",
@@ -23,69 +17,6 @@ __all__ = [
     "MomentumOptimizer",
     "RMSPropOptimizer",
 ]
-
-
-class TF1Optimizer(Optimizer):
-    """What TF1's optimizers share: one update rule per variable and TF1's names of slots."""
-
-    def __init__(
-        self,
-        state_type: type[Any],
-        rule: rules.Rule,
-        learning_rate: Any,
-        slots: Mapping[str, float],
-        *,
-        name: str,
-        var_list: Any,
-        number: int | None,
-        powers: Mapping[str, Any] | None = None,
-        bases: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            rules.transformation(state_type, rule, learning_rate, slots, powers),
-            name,
-            var_list,
-            number=number,
-        )
-        self._names = TF1Names(name, number, dict(bases or dict.fromkeys(slots, name)))
-        self._wants_step = callable(learning_rate)
-        self._first_values = {**slots, **(powers or {})}
-
-    def _initial_values(self, params: Variables, leaves: Sequence[StateLeaf]) -> list[Any]:
-        """As for any optimizer, but a hole knows how to fill itself: slots start from constants."""
-        values = super()._initial_values(params, leaves)
-        return [
-            Hole(value.shape, value.dtype, initializer=constant_initializer(self._first_values[leaf.field]))
-            if is_hole(value)
-            else value
-            for leaf, value in zip(leaves, values, strict=True)
-        ]
-
-    def get_slot(self, variables: Variables, ref: Any, name: str) -> Any:
-        """Return the slot of a variable (TF1: `optimizer.get_slot(var, name)`).
-
-        Args:
-          variables: variables after `init`.
-          ref: the variable's name or handle.
-          name: the slot's name in TF1, such as "m" or "v" of Adam.
-
-        Raises:
-          NotFoundError: no such variable.
-          InvalidArgumentError: no slot of that name.
-          FailedPreconditionError: slots are missing.
-        """
-        params = subset(variables, (variables._resolve(ref),))
-        state = self._read_state(variables, params)[0]
-        fields = self.get_slot_names()
-        if name not in fields:
-            raise InvalidArgumentError(
-                f"{self.name} has no slot {name!r}, only {', '.join(fields) or 'none'}"
-            )
-        return getattr(state, name)[params._layout.keys[0]]
-
-    def get_slot_names(self) -> list[str]:
-        """Return TF1's names of the slots that each variable has."""
-        return list(self._names._bases) if isinstance(self._names, TF1Names) else []
 
 
 class GradientDescentOptimizer(TF1Optimizer):
@@ -119,9 +50,7 @@ class GradientDescentOptimizer(TF1Optimizer):
         *,
         number: int | None = None,
     ) -> None:
-        super().__init__(
-            rules.SGDState, rules.sgd_rule, learning_rate, {}, name=name, var_list=var_list, number=number
-        )
+        super().__init__(rules.SGDState, rules.sgd_rule, learning_rate, {}, name=name, var_list=var_list, number=number)
 
 
 class MomentumOptimizer(TF1Optimizer):
@@ -303,9 +232,7 @@ class AdagradOptimizer(TF1Optimizer):
         number: int | None = None,
     ) -> None:
         if initial_accumulator_value <= 0.0:
-            raise InvalidArgumentError(
-                f"initial_accumulator_value must be positive: {initial_accumulator_value}"
-            )
+            raise InvalidArgumentError(f"initial_accumulator_value must be positive: {initial_accumulator_value}")
         super().__init__(
             rules.AdagradState,
             rules.adagrad_rule,
@@ -404,9 +331,7 @@ class FtrlOptimizer(TF1Optimizer):
         number: int | None = None,
     ) -> None:
         if learning_rate_power > 0.0:
-            raise InvalidArgumentError(
-                f"learning_rate_power {learning_rate_power} needs to be negative or zero"
-            )
+            raise InvalidArgumentError(f"learning_rate_power {learning_rate_power} needs to be negative or zero")
         _check_not_negative(
             initial_accumulator_value=initial_accumulator_value,
             l1_regularization_strength=l1_regularization_strength,

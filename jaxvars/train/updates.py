@@ -100,14 +100,11 @@ def _check_gradients(given: Mapping[str, Any], variables: Variables) -> None:
 def check_inexact(variables: Variables, keys: Iterable[str]) -> None:
     """Raise where a key holds integers or booleans."""
     problems = [
-        f"  {key}: {variables[key].dtype}"
-        for key in keys
-        if not jnp.issubdtype(variables[key].dtype, jnp.inexact)
+        f"  {key}: {variables[key].dtype}" for key in keys if not jnp.issubdtype(variables[key].dtype, jnp.inexact)
     ]
     if problems:
         raise InvalidTypeError(
-            "only variables of a floating or complex dtype can be optimized; leave out:\n"
-            + "\n".join(problems)
+            "only variables of a floating or complex dtype can be optimized; leave out:\n" + "\n".join(problems)
         )
 
 
@@ -132,14 +129,10 @@ def counter_key(ref: Any, variables: Variables) -> str:
     try:
         key = variables._resolve(ref)
     except NotFoundError as error:
-        raise NotFoundError(
-            f"{error} To make it: variables = jv.train.create_global_step(variables)"
-        ) from None
+        raise NotFoundError(f"{error} To make it: variables = jv.train.create_global_step(variables)") from None
     value = variables[key]
     if is_hole(value):
-        raise FailedPreconditionError(
-            f'"{key}" has no value. Write: variables = jv.assign(variables, "{key}", 0)'
-        )
+        raise FailedPreconditionError(f'"{key}" has no value. Write: variables = jv.assign(variables, "{key}", 0)')
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise InvalidTypeError(f'existing "{key}" does not have integer type: {value.dtype}')
     if value.shape != ():
