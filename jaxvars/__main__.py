@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       package (with one line on standard error), 130 when interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a path with unusual letters must not end the program
+        if isinstance(stream, io.TextIOWrapper):  # a path with unusual letters must not end the program
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run

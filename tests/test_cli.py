@@ -77,7 +77,7 @@ def test_inspect_lists_a_tensorflow_checkpoint(capsys: pytest.CaptureFixture[str
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["name", "shape", "dtype"]
-    assert "digits_net/conv1/weights           [5, 5, 1, 16]   float32" in lines
+    assert "digits_net/conv1/weights              [5, 5, 1, 16]   float32" in lines
     assert lines[-1].startswith("21 variables in ")
     assert not any(line.endswith(" ") for line in lines)
 
@@ -107,9 +107,7 @@ def test_inspect_of_a_damaged_file(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
     command = f"{sys.executable} -m jaxvars inspect {CHECKPOINT} | head -n 1"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["name", "shape", "dtype"]
 

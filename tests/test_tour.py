@@ -23,7 +23,16 @@ from jaxvars.tour.finetune import digest, is_odd
 from jaxvars.tour.model import OLD_NAMES, model
 from jaxvars.tour.workspace import Workspace, read_notes
 
+# The tour is written as its readers write: `conv + bias`, which is rank promotion.
+pytestmark = pytest.mark.usefixtures("rank_promotion_allowed")
+
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def rank_promotion_allowed() -> Iterator[None]:
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -122,9 +131,7 @@ def test_the_checkpoint_is_whole(short_tour: Run) -> None:
     assert latest is not None
     assert Path(latest).name == "model.ckpt-6"
     names = dict(jv.train.list_variables(latest))
-    assert {"reader/stem/kernel", "reader/head/kernel", "reader/head/kernel/Adam", "global_step"} <= set(
-        names
-    )
+    assert {"reader/stem/kernel", "reader/head/kernel", "reader/head/kernel/Adam", "global_step"} <= set(names)
     assert "reader/stem/kernel/Adam" not in names  # frozen: no slots
     assert int(jv.train.load_variable(latest, "global_step")) == 6
 
@@ -291,7 +298,5 @@ def test_the_whole_tour_in_a_terminal(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 90
     assert "\x1b[1m" in whole.out  # headings stand out
     assert "300/300" in whole.out  # the progress bar
-    restored, scratch = (
-        float(part) for part in re.findall(r"(\d+\.\d)% (?:right with|from scratch)", whole.out)
-    )
+    restored, scratch = (float(part) for part in re.findall(r"(\d+\.\d)% (?:right with|from scratch)", whole.out))
     assert restored > scratch

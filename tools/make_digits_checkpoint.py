@@ -55,12 +55,8 @@ def batch_norm(x, is_training):
         size = x.get_shape().as_list()[-1:]
         beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", size, initializer=tf.ones_initializer())
-        moving_mean = tf.get_variable(
-            "moving_mean", size, initializer=tf.zeros_initializer(), trainable=False
-        )
-        moving_variance = tf.get_variable(
-            "moving_variance", size, initializer=tf.ones_initializer(), trainable=False
-        )
+        moving_mean = tf.get_variable("moving_mean", size, initializer=tf.zeros_initializer(), trainable=False)
+        moving_variance = tf.get_variable("moving_variance", size, initializer=tf.ones_initializer(), trainable=False)
         if not is_training:
             return tf.nn.batch_normalization(x, moving_mean, moving_variance, beta, gamma, BN_EPSILON)
         mean, variance = tf.nn.moments(x, [0, 1, 2])

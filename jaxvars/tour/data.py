@@ -42,9 +42,9 @@ def read_digits() -> tuple[Examples, Examples]:
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = (digits.images / 16.0).astype(np.float32)[..., np.newaxis]
-    labels = digits.target.astype(np.int32)
+    pixels, digits = load_digits(return_X_y=True)
+    images = (np.asarray(pixels) / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)
+    labels = np.asarray(digits).astype(np.int32)
     is_test = np.arange(len(labels)) % 5 == 0
     return Examples(images[~is_test], labels[~is_test]), Examples(images[is_test], labels[is_test])
 

@@ -51,9 +51,7 @@ def make_step(seed: int, training: bool = False) -> Step:
       training: whether batch normalization uses the batch's statistics and updates its moving averages.
     """
 
-    def loss_fn(
-        variables: jv.Variables, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jv.Variables]:
+    def loss_fn(variables: jv.Variables, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jv.Variables]:
         logits, variables = model.apply(variables, images, classes=2, training=training)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), variables
 
@@ -61,9 +59,7 @@ def make_step(seed: int, training: bool = False) -> Step:
     def step(variables: jv.Variables, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jv.Variables]:
         key = jax.random.fold_in(jax.random.key(seed), variables["global_step"])
         rows = jax.random.permutation(key, len(labels))[:BATCH]
-        (loss, variables), grads = jv.value_and_grad(loss_fn, has_aux=True)(
-            variables, images[rows], labels[rows]
-        )
+        (loss, variables), grads = jv.value_and_grad(loss_fn, has_aux=True)(variables, images[rows], labels[rows])
         return loss, optimizer.apply_gradients(grads, variables, global_step="global_step")
 
     return lambda variables, examples: step(variables, examples.images, examples.labels)

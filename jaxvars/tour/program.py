@@ -82,7 +82,7 @@ def resume_tour(folder: Path, steps: int | None = None) -> None:
     latest = jv.train.latest_checkpoint(str(folder / CHECKPOINTS))
     if latest is None:
         raise NotFoundError(f"no checkpoint in {folder / CHECKPOINTS}: run the tour again")
-    saver = jv.train.Saver()
+    saver = show.saver()
     variables = saver.restore(show.odd_reader_specs(), latest)
     start, until = int(variables["global_step"]), steps or notes.steps
     if until <= start:
@@ -91,8 +91,8 @@ def resume_tour(folder: Path, steps: int | None = None) -> None:
     line(f"{me}: resumed {Path(latest).name} at step {start}")
     train, test = _new_task(notes.seed)
     variables = run_steps(make_step(notes.seed), variables, train, test, until, Course())
-    path = saver.save(variables, str(folder / CHECKPOINTS / "model.ckpt"), global_step=until)
-    line(f"{me}: {accuracy(variables, test):.1%} right at step {until}, saved {Path(path).name}")
+    saver.save(variables, str(folder / CHECKPOINTS / "model.ckpt"), global_step=until)
+    line(f"{me}: {accuracy(variables, test):.1%} right at step {until}, saved model.ckpt-{until}")
     line(f"{me}: digest of all {len(variables)} variables: {digest(variables)}")
 
 

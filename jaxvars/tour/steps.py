@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ __all__ = [
     "same_answers",
     "same_digest",
     "saved",
+    "saver",
     "second_process",
 ]
 
@@ -60,15 +62,13 @@ def same_answers(variables: jv.Variables, test: Examples) -> None:
     """Compare logits and accuracy on the test digits with what TensorFlow recorded."""
     heading("3. The same answers as TensorFlow's")
     recorded = tensorflow_answers()
-    logits = np.asarray(jax.jit(lambda variables, x: model(variables, x, classes=10))(variables, test.images))
+    logits = np.asarray(jax.jit(model, static_argnames="classes")(variables, test.images, classes=10))
     ours = float(np.mean(logits.argmax(axis=1) == test.labels))
     difference = float(np.abs(logits - recorded.logits).max())
     line(f"test accuracy on {len(test)} digits: TensorFlow {recorded.accuracy:.4f}, jaxvars {ours:.4f}")
     line(f"largest difference between {logits.size} logits: {difference:.1e}")
     if difference > TOLERANCE or abs(ours - recorded.accuracy) > 1e-9:
-        raise TourFailure(
-            f"the logits differ from TensorFlow's by {difference:.1e}, more than {TOLERANCE:.0e}"
-        )
+        raise TourFailure(f"the logits differ from TensorFlow's by {difference:.1e}, more than {TOLERANCE:.0e}")
 
 
 def new_head(seed: int) -> jv.Variables:
@@ -97,12 +97,15 @@ def _with_slots(variables: jv.Variables) -> jv.Variables:
     return optimizer.init(jv.train.get_or_create_global_step(variables))
 
 
+def saver() -> jv.train.Saver:
+    """Return a saver of everything that a run needs to go on, in a folder that may be moved."""
+    return jv.train.Saver(save_relative_paths=True)
+
+
 def saved(variables: jv.Variables, folder: Path, step: int) -> None:
-    """Save everything that a run needs to go on."""
-    path = jv.train.Saver().save(variables, str(folder / CHECKPOINTS / "model.ckpt"), global_step=step)
-    line(
-        f"saved {Path(path).relative_to(folder)}: {len(variables)} variables, Adam's slots and global_step too"
-    )
+    """Save the run as it stands after `step` steps."""
+    saver().save(variables, str(folder / CHECKPOINTS / "model.ckpt"), global_step=step)
+    line(f"saved {CHECKPOINTS}/model.ckpt-{step}: {len(variables)} variables, Adam's slots and global_step too")
 
 
 def second_process(folder: Path) -> str:
@@ -111,14 +114,12 @@ def second_process(folder: Path) -> str:
     # The same jaxvars, wherever the first process was started.
     package = str(Path(jv.__file__).parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
     found = re.search(r"digest .*: ([0-9a-f]{16})$", done.stdout, flags=re.MULTILINE)
     if done.returncode != 0 or found is None:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise TourFailure(f"the second process failed (exit code {done.returncode}): {last}")
-    line(done.stdout.strip())
+    line(textwrap.dedent(done.stdout).strip())
     return found.group(1)
 
 
