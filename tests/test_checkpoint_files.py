@@ -279,22 +279,6 @@ def test_list_load_and_exists_on_every_format(tmp_path, bundle):
         tf1_api.load_variable(bundle, "v3")
 
 
-def test_remove_deletes_a_checkpoint_and_nothing_else(tmp_path, bundle):
-    orbax = checkpoint.save(jv.Variables({"v1": jnp.ones(3)}), tmp_path / "model.ckpt-70")
-    v1 = writer.write_v1(tmp_path / "model", {"v1": np.ones(3, np.float32)})
-    (tmp_path / "model.ckpt-7.meta").write_bytes(b"")
-    tf1_api.remove_checkpoint(bundle)
-    assert sorted(os.listdir(tmp_path)) == ["model", "model.ckpt-70"]
-    tf1_api.remove_checkpoint(v1)
-    tf1_api.remove_checkpoint(orbax)
-    tf1_api.remove_checkpoint(orbax)
-    assert os.listdir(tmp_path) == []
-    (tmp_path / "precious").write_text("text")
-    with pytest.raises(JaxvarsError, match="not a checkpoint"):
-        tf1_api.remove_checkpoint(tmp_path / "precious")
-    assert os.listdir(tmp_path) == ["precious"]
-
-
 # Readers
 
 

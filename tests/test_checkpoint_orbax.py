@@ -377,9 +377,11 @@ def test_places_that_hold_something_else_are_refused(tmp_path):
     (tmp_path / "folder" / "precious").write_text("")
     (tmp_path / "model.ckpt.index").write_text("")
     (tmp_path / "empty").mkdir()
+    write_v1(tmp_path / "other")
     for name, text in (
-        ("file", "not an Orbax checkpoint"),
-        ("folder", "not an Orbax checkpoint"),
+        ("file", "not a checkpoint that jaxvars wrote"),
+        ("folder", "not a checkpoint that jaxvars wrote"),
+        ("other", "not a checkpoint that jaxvars wrote"),
         ("model.ckpt", "TensorFlow checkpoint of that name"),
         ("checkpoint", "Choose another name"),
     ):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from jaxvars.checkpoint.formats.files import list_folder
-from jaxvars.checkpoint.formats.orbax_layout import remove_folder
 from jaxvars.checkpoint.formats.state_file import CheckpointState, read_state, write_state
-from jaxvars.checkpoint.paths import STATE_FILE, exists, local_path, locate, resolve_state_path
+from jaxvars.checkpoint.paths import STATE_FILE, exists, local_path, resolve_state_path
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
@@ -25,7 +22,6 @@ __all__ = [
     "list_variables",
     "load_checkpoint",
     "load_variable",
-    "remove_checkpoint",
     "update_checkpoint_state",
 ]
 
@@ -84,38 +80,6 @@ def load_variable(ckpt_dir_or_file: str | os.PathLike[str], name: str) -> npt.ND
 def checkpoint_exists(checkpoint_prefix: str | os.PathLike[str]) -> bool:
     """Return whether there is a checkpoint at this path (its contents are not checked)."""
     return exists(local_path(checkpoint_prefix))
-
-
-def remove_checkpoint(checkpoint_prefix: str | os.PathLike[str]) -> None:
-    """Delete a checkpoint: an Orbax folder, or the files of a TensorFlow one (its ``.meta`` too).
-
-    Args:
-      checkpoint_prefix: the path that `Saver.save` or `jv.checkpoint.save` returned. Nothing there is no error.
-
-    Raises:
-      InvalidArgumentError: what is there is not a checkpoint.
-      FailedPreconditionError: the disk refuses.
-    """
-    path = local_path(checkpoint_prefix)
-    if not exists(path):
-        return
-    location = locate(path)
-    try:
-        if location.format == "orbax":
-            remove_folder(location.path)
-        else:
-            for file in _files_of(path):
-                os.unlink(file)
-    except OSError as error:
-        raise FailedPreconditionError(f"Cannot delete {path}: {error.strerror or error}.") from None
-
-
-def _files_of(prefix: str) -> list[str]:
-    """The files of a TensorFlow checkpoint, the index first: without it the rest is no checkpoint."""
-    folder, base = os.path.split(prefix)
-    pattern = re.compile(re.escape(base) + r"(\.index|\.meta|(\.data)?-\d{5}-of-\d{5})?\Z")
-    found = [os.path.join(folder, name) for name in list_folder(folder) if pattern.match(name)]
-    return sorted(found, key=lambda file: not file.endswith(".index"))
 
 
 def get_checkpoint_state(

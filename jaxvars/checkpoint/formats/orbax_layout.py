@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 
-__all__ = ["clean_leftovers", "is_orbax_folder", "new_path", "previous_path", "remove_folder", "replace_folder"]
+__all__ = ["clean_leftovers", "is_orbax_folder", "new_path", "previous_path", "replace_folder"]
 
 _MARKERS = ("_CHECKPOINT_METADATA", "orbax.checkpoint", "manifest.ocdbt", "_METADATA")
 _PREVIOUS = ".jaxvars-previous"
@@ -60,7 +60,7 @@ def replace_folder(new: str, path: str) -> None:
 
 
 def clean_leftovers(path: str) -> None:
-    """Delete what killed saves and removals left beside `path`: folders of this host's dead processes."""
+    """Delete what killed saves left beside `path`: folders of this host's dead processes."""
     folder, base = os.path.split(path)
     pattern = re.compile(rf"(.*){re.escape(_NEW + _host())}-(\d+)({re.escape(_UNFINISHED)}.*)?\Z", re.DOTALL)
     for name in os.listdir(folder):
@@ -70,15 +70,6 @@ def clean_leftovers(path: str) -> None:
         ours = int(match[2]) == os.getpid() and match[1] == base
         if ours or not _is_running(int(match[2])):
             _delete(os.path.join(folder, name))
-
-
-def remove_folder(path: str) -> None:
-    """Delete the checkpoint folder at `path`; killed in between, it is gone all the same."""
-    aside = new_path(path)
-    _delete(aside)
-    os.rename(path, aside)
-    _delete(aside)
-    _delete(path + _PREVIOUS)
 
 
 def _host() -> str:

@@ -33,7 +33,7 @@ from jaxvars.checkpoint.formats.random_keys import (
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import DEFAULT_COLLECTIONS, VariableSpec
 
-__all__ = ["EMPTY", "Entry", "decode_record", "dtype_name", "encode_record", "read_metadata_file"]
+__all__ = ["EMPTY", "Entry", "decode_record", "dtype_name", "encode_record", "is_ours", "read_metadata_file"]
 
 _CHECKPOINT_METADATA = "_CHECKPOINT_METADATA"
 EMPTY = "empty"
@@ -117,6 +117,15 @@ def read_metadata_file(folder: str) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise DataLossError(f"{path} is damaged: it is not the JSON text that Orbax writes.")
     return metadata
+
+
+def is_ours(folder: str) -> bool:
+    """Whether jaxvars wrote the Orbax checkpoint in this folder (whatever its state is now)."""
+    try:
+        custom = read_metadata_file(folder).get("custom_metadata")
+    except DataLossError:
+        return False
+    return isinstance(custom, dict) and _KEY in custom
 
 
 def _checksum(variables: Mapping[str, Any]) -> int:

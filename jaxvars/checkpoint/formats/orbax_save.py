@@ -15,11 +15,10 @@ from jaxvars.checkpoint.formats.orbax import orbax_module
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import (
     clean_leftovers,
-    is_orbax_folder,
     new_path,
     replace_folder,
 )
-from jaxvars.checkpoint.formats.orbax_record import EMPTY, Entry, encode_record
+from jaxvars.checkpoint.formats.orbax_record import EMPTY, Entry, encode_record, is_ours
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
 from jaxvars.variables import Variables
@@ -65,19 +64,20 @@ def save_orbax(variables: Variables, path: str) -> None:
 
 
 def _check_place(path: str) -> None:
-    """Refuse to replace anything but an Orbax checkpoint."""
+    """Refuse to replace anything but a checkpoint of our own."""
     if os.path.isfile(path + ".index"):
         raise InvalidArgumentError(
             f"Cannot save to {path}: a TensorFlow checkpoint of that name is there ({path}.index), and would "
             "be found first. Choose another name."
         )
-    if os.path.lexists(path):
-        empty = os.path.isdir(path) and not os.listdir(path)
-        if not empty and not (os.path.isdir(path) and is_orbax_folder(path)):
-            raise InvalidArgumentError(
-                f"Cannot save to {path}: what is there is not an Orbax checkpoint, and saving would "
-                "delete it. Choose another name."
-            )
+    if not os.path.lexists(path):
+        return
+    folder = os.path.isdir(path)
+    if not folder or (os.listdir(path) and not is_ours(path)):
+        raise InvalidArgumentError(
+            f"Cannot save to {path}: what is there is not a checkpoint that jaxvars wrote, and saving would "
+            "delete it. Choose another name."
+        )
 
 
 def _entries(variables: Variables) -> Iterator[Entry]:
