@@ -75,6 +75,7 @@ from jaxvars.initializers import (
     variance_scaling_initializer,
     zeros_initializer,
 )
+from jaxvars.multi import MultiModel, multi_transform
 from jaxvars.regularizers import (
     no_regularizer,
 )
@@ -110,12 +111,7 @@ from jaxvars.store import (
     next_rng_key,
     trainable_variables,
 )
-from jaxvars.transform import (
-    Model,
-    MultiModel,
-    multi_transform,
-    transform,
-)
+from jaxvars.transform import Model, transform
 from jaxvars.variable import (
     Variable,
 )

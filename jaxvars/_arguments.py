@@ -84,9 +84,7 @@ def _array_dtype(found: np.dtype[Any]) -> np.dtype[Any]:
     advice = ""
     if found.kind in "SUO":
         advice = " JAX has no string or object arrays: keep text outside the variables."
-    raise InvalidTypeError(
-        f"dtype {found} cannot be the dtype of a variable: it must be a number or bool.{advice}"
-    )
+    raise InvalidTypeError(f"dtype {found} cannot be the dtype of a variable: it must be a number or bool.{advice}")
 
 
 def _extended_dtype(dtype: Any) -> Any:
@@ -224,9 +222,7 @@ def _python_array(value: Any) -> np.ndarray[Any, Any] | jax.Array:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise InvalidArgumentError(
-            f"{_short(value)} is not a value: its rows differ in length ({error})."
-        ) from error
+        raise InvalidArgumentError(f"{_short(value)} is not a value: its rows differ in length ({error}).") from error
     if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
         raise InvalidTypeError(_not_a_value(value))
     return array
@@ -261,9 +257,7 @@ def check_dtype_change(found: Any, wanted: Any) -> None:
       InvalidTypeError: the change would lose more than precision.
     """
     order = (np.bool_, np.integer, np.floating, np.complexfloating)
-    kinds = [
-        next((i for i, kind in enumerate(order) if jnp.issubdtype(d, kind)), -1) for d in (found, wanted)
-    ]
+    kinds = [next((i for i, kind in enumerate(order) if jnp.issubdtype(d, kind)), -1) for d in (found, wanted)]
     if kinds[0] > kinds[1] or -1 in kinds:
         raise InvalidTypeError(f"Expected {np.dtype(wanted)}, but got a value of type {np.dtype(found)}.")
 

@@ -175,9 +175,7 @@ def _home(current: Any) -> Any:
 def _filled(variables: Variables, position: int, hole: Any, value: Any) -> Any:
     """`value` for a variable that had none, placed where its hole says."""
     layout = variables._layout
-    array = prepare(
-        "assign", layout.keys[position], hole.shape, hole.dtype, value, layout.defined_at[position]
-    )
+    array = prepare("assign", layout.keys[position], hole.shape, hole.dtype, value, layout.defined_at[position])
     if isinstance(array, Tracer):
         return array
     return jax.device_put(array, hole.sharding, may_alias=False)

@@ -54,9 +54,7 @@ def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> j
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def make_now(
-    task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: dict[Hashable, Maker]
-) -> jax.Array:
+def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: dict[Hashable, Maker]) -> jax.Array:
     """Make a value on its devices.
 
     Args:

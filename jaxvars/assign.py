@@ -113,9 +113,7 @@ def count_up_to(variables: Variables, ref: Any, limit: int, *, donate: bool = Fa
     return counted(variables, ref, limit, donate)
 
 
-def scatter_update(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_update(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with rows of one replaced (TF1: ``tf.scatter_update``).
 
     Args:
@@ -145,9 +143,7 @@ def scatter_update(
     return scattered("scatter_update", variables, ref, indices, updates, donate)
 
 
-def scatter_add(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_add(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with `updates` added to rows of one; equal indices accumulate. See `scatter_update`.
 
     Example:
@@ -159,9 +155,7 @@ def scatter_add(
     return scattered("scatter_add", variables, ref, indices, updates, donate)
 
 
-def scatter_sub(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_sub(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with `updates` subtracted from rows of one. See `scatter_update`.
 
     Example:
@@ -173,9 +167,7 @@ def scatter_sub(
     return scattered("scatter_sub", variables, ref, indices, updates, donate)
 
 
-def scatter_mul(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_mul(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with rows of one multiplied, once per index. See `scatter_update`.
 
     Example:
@@ -187,9 +179,7 @@ def scatter_mul(
     return scattered("scatter_mul", variables, ref, indices, updates, donate)
 
 
-def scatter_div(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_div(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with rows of one divided, once per index. See `scatter_update`.
 
     Integers are divided towards zero, as in TF1.
@@ -203,9 +193,7 @@ def scatter_div(
     return scattered("scatter_div", variables, ref, indices, updates, donate)
 
 
-def scatter_min(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_min(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with rows of one lowered to `updates` where those are less. See `scatter_update`.
 
     Example:
@@ -217,9 +205,7 @@ def scatter_min(
     return scattered("scatter_min", variables, ref, indices, updates, donate)
 
 
-def scatter_max(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_max(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with rows of one raised to `updates` where those are more. See `scatter_update`.
 
     Example:
@@ -231,9 +217,7 @@ def scatter_max(
     return scattered("scatter_max", variables, ref, indices, updates, donate)
 
 
-def scatter_nd_update(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_nd_update(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with points or slices of one replaced (TF1: ``tf.scatter_nd_update``).
 
     Args:
@@ -257,9 +241,7 @@ def scatter_nd_update(
     return scattered("scatter_nd_update", variables, ref, indices, updates, donate)
 
 
-def scatter_nd_add(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_nd_add(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with `updates` added at points or slices of one. See `scatter_nd_update`.
 
     Example:
@@ -271,9 +253,7 @@ def scatter_nd_add(
     return scattered("scatter_nd_add", variables, ref, indices, updates, donate)
 
 
-def scatter_nd_sub(
-    variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False
-) -> Variables:
+def scatter_nd_sub(variables: Variables, ref: Any, indices: Any, updates: Any, *, donate: bool = False) -> Variables:
     """Return `variables` with `updates` subtracted at points or slices of one. See `scatter_nd_update`.
 
     Example:

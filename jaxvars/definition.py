@@ -75,9 +75,7 @@ def _constant_shape(value: Any) -> tuple[int, ...] | None:
     return tuple(shape) if shape is not None else None
 
 
-def define(
-    definition: Definition, frame_level: Callable[[], AbstractContextManager[Any]], trace: Any
-) -> Made:
+def define(definition: Definition, frame_level: Callable[[], AbstractContextManager[Any]], trace: Any) -> Made:
     """Work out shape, dtype and initializer of a new variable, with TF1's checks.
 
     Args:

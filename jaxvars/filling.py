@@ -69,9 +69,7 @@ def as_key(rng: Any) -> jax.Array:
       True
     """
     if rng is None:
-        raise InvalidArgumentError(
-            "A random key is needed and rng is None: pass an int seed or jax.random.key(seed)."
-        )
+        raise InvalidArgumentError("A random key is needed and rng is None: pass an int seed or jax.random.key(seed).")
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool | np.bool_):
         return seed_key(rng)
     dtype, shape = getattr(rng, "dtype", None), tuple(getattr(rng, "shape", ()))
@@ -80,9 +78,7 @@ def as_key(rng: Any) -> jax.Array:
     if jnp.issubdtype(dtype, dtypes.prng_key):
         if shape:
             raise InvalidArgumentError(
-                _bad_rng(
-                    rng, f"got {dtype}{list(shape)}, that is {int(np.prod(shape))} keys where one is expected"
-                )
+                _bad_rng(rng, f"got {dtype}{list(shape)}, that is {int(np.prod(shape))} keys where one is expected")
             )
         return cast(jax.Array, rng)
     if not shape and jnp.issubdtype(dtype, np.integer):

@@ -190,6 +190,7 @@ class Frame:
         self._key_ref = self.root = self.trace = self.rng = None
         self._visits.clear()
         self.graph.collections = Collections()
+        self.graph.on_enter = None
         if self._outer is not None:
             _current.reset(self._outer)
         self._names.__exit__(None, None, None)

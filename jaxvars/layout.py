@@ -100,9 +100,7 @@ def _constraint_identity(constraint: Constraint | None) -> Any:
     not retrace.
     """
     if isinstance(constraint, types.FunctionType):
-        plain = (
-            constraint.__closure__ is None and not constraint.__defaults__ and not constraint.__kwdefaults__
-        )
+        plain = constraint.__closure__ is None and not constraint.__defaults__ and not constraint.__kwdefaults__
         if plain:
             return constraint.__code__, constraint.__module__
     return constraint

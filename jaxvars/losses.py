@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,10 +91,8 @@ def regularization_loss(model: Model, variables: Variables, *args: Any, **kwargs
       >>> print(jv.losses.regularization_loss(model, variables, jnp.ones([1, 2])))
       6.0
     """
-    if not isinstance(model, Model):
-        raise InvalidTypeError(
-            f"regularization_loss takes a model from jv.transform first, not {type(model).__name__}"
-        )
+    if not isinstance(cast(object, model), Model):
+        raise InvalidTypeError(f"regularization_loss takes a model from jv.transform first, not {type(model).__name__}")
 
     def only_losses(*args: Any, **kwargs: Any) -> jax.Array:
         model.fn(*args, **kwargs)

@@ -22,9 +22,7 @@ def nested(state: State, sep: str) -> dict[str, Any]:
         raise InvalidArgumentError(f"to_nested: sep is a non-empty string, got {sep!r}")
     keys = state._layout.keys
     names = set(keys)
-    parents = {
-        key: [sep.join(parts[:n]) for n in range(1, len(parts))] for key in keys if (parts := key.split(sep))
-    }
+    parents = {key: [sep.join(parts[:n]) for n in range(1, len(parts))] for key in keys if (parts := key.split(sep))}
     clashes = [f'  "{up}" and "{key}"' for key in keys for up in parents[key] if up in names]
     if clashes:
         raise InvalidArgumentError(

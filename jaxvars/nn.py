@@ -72,8 +72,7 @@ def conv2d(
         )
     if x.dtype != kernel.dtype:
         raise InvalidTypeError(
-            f"conv2d: the input is {x.dtype} and the filter {kernel.dtype}. Cast one: "
-            f'input.astype("{kernel.dtype}")'
+            f'conv2d: the input is {x.dtype} and the filter {kernel.dtype}. Cast one: input.astype("{kernel.dtype}")'
         )
     channels, expected = x.shape[data_format.index("C")], kernel.shape[2]
     if expected == 0 or channels % expected:
@@ -304,9 +303,7 @@ def _image(value: Any, op: str, data_format: str) -> jax.Array:
         raise InvalidArgumentError(f'{op}: data_format is "NHWC" or "NCHW", got {data_format!r}')
     x = jnp.asarray(value)
     if x.ndim != 4:
-        raise InvalidArgumentError(
-            f"{op}: the input is {', '.join(data_format)}, of rank 4; got shape {x.shape}"
-        )
+        raise InvalidArgumentError(f"{op}: the input is {', '.join(data_format)}, of rank 4; got shape {x.shape}")
     return x
 
 
@@ -334,9 +331,7 @@ def _spatial_padding(padding: Any, data_format: str) -> str | tuple[tuple[int, i
     pairs = tuple(tuple(int(n) for n in pair) for pair in cast("Sequence[Sequence[int]]", padding))
     if len(pairs) == 4:
         if any(pair != (0, 0) for pair, axis in zip(pairs, data_format, strict=True) if axis in "NC"):
-            raise InvalidArgumentError(
-                f"batch and channels cannot be padded, got {padding!r} in {data_format}"
-            )
+            raise InvalidArgumentError(f"batch and channels cannot be padded, got {padding!r} in {data_format}")
         pairs = tuple(pair for pair, axis in zip(pairs, data_format, strict=True) if axis in "HW")
     if len(pairs) != 2 or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise InvalidArgumentError(f"explicit padding is [[top, bottom], [left, right]], got {padding!r}")

@@ -157,9 +157,7 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
         )
     if not below_map(frame):
         return
-    within = (
-        transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
-    )
+    within = transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
     if axis_name is not None and not (LOOPS | REPEATING).isdisjoint(within):
         raise TransformError(
             f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where its "
@@ -249,9 +247,7 @@ def explained(error: Exception, frame: Frame | None = None) -> TransformError | 
     for phrases, meaning in _REFUSALS:
         if any(phrase in text for phrase in phrases):
             names = frame.refs_in_use() if frame is not None else ""
-            return TransformError(
-                f"{names or 'A variable'} {meaning}\n(JAX says: {text.splitlines()[0][:200]})"
-            )
+            return TransformError(f"{names or 'A variable'} {meaning}\n(JAX says: {text.splitlines()[0][:200]})")
     return None
 
 

@@ -148,9 +148,7 @@ def l1_l2_regularizer(scale_l1: Any = 1.0, scale_l2: Any = 1.0, scope: str | Non
     return both
 
 
-def sum_regularizer(
-    regularizer_list: Iterable[Regularizer | None], scope: str | None = None
-) -> Regularizer | None:
+def sum_regularizer(regularizer_list: Iterable[Regularizer | None], scope: str | None = None) -> Regularizer | None:
     """Return a function that adds up several regularizers (TF1: ``tf.contrib.layers.sum_regularizer``).
 
     Args:
@@ -189,11 +187,7 @@ def _checked_scale(scale: Any, argument: str) -> Any:
         if not float(scale) >= 0.0:
             raise InvalidArgumentError(f"Setting a {argument} less than 0 on a regularizer: {scale}")
         return float(scale)
-    if (
-        isinstance(scale, jax.Array | np.ndarray)
-        and scale.ndim == 0
-        and jnp.issubdtype(scale.dtype, np.floating)
-    ):
+    if isinstance(scale, jax.Array | np.ndarray) and scale.ndim == 0 and jnp.issubdtype(scale.dtype, np.floating):
         return scale
     raise InvalidTypeError(f"{argument} must be a float or a float scalar array, got {scale!r}.")
 

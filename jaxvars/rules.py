@@ -198,9 +198,7 @@ def parse_patterns(rules: Any, *, op: str) -> RuleSet:
     return RuleSet(parsed, op=op)
 
 
-def rename_map(
-    names: Sequence[str], rules: RuleSet, *, allow_unmatched: bool = False
-) -> dict[str, Match | None]:
+def rename_map(names: Sequence[str], rules: RuleSet, *, allow_unmatched: bool = False) -> dict[str, Match | None]:
     """Return per name its match, after checking that all new names are valid and distinct.
 
     All names are replaced at once, so rules may rotate names (a -> b, b -> a).
@@ -218,9 +216,7 @@ def rename_map(
         raise InvalidArgumentError("\n".join([f"{rules.op}: several variables get one name:", *problems]))
     wrong = [f'  {old[0]} -> "{new}"' for new, old in sources.items() if not new or new != new.strip("/")]
     if wrong:
-        raise InvalidArgumentError(
-            "\n".join([f'{rules.op}: a name is non-empty, no "/" at its ends:', *wrong])
-        )
+        raise InvalidArgumentError("\n".join([f'{rules.op}: a name is non-empty, no "/" at its ends:', *wrong]))
     return matches
 
 
@@ -251,9 +247,7 @@ def _as_rule(item: Any, op: str) -> Rule:
         if transform is not None and not callable(transform):
             raise InvalidTypeError(f"{op}: rule {item!r}: the third part is a function array -> array")
         return Rule(_as_pattern(pattern, op), replacement, transform)
-    raise InvalidTypeError(
-        f"{op}: a rule is a tuple (pattern, replacement) or (..., transform), got {item!r:.80}"
-    )
+    raise InvalidTypeError(f"{op}: a rule is a tuple (pattern, replacement) or (..., transform), got {item!r:.80}")
 
 
 def _as_pattern(item: Any, op: str) -> str:
@@ -262,9 +256,7 @@ def _as_pattern(item: Any, op: str) -> str:
     key = getattr(item, "key", None)
     if isinstance(key, str):
         return re.escape(key)
-    raise InvalidTypeError(
-        f"{op}: a pattern is a string, handle or spec, got {type(item).__name__}: {item!r:.80}"
-    )
+    raise InvalidTypeError(f"{op}: a pattern is a string, handle or spec, got {type(item).__name__}: {item!r:.80}")
 
 
 def _compile(rule: Rule, op: str, number: int, names: bool) -> re.Pattern[str]:

@@ -85,9 +85,7 @@ def _as_indices(op: str, key: str, indices: Any, defined_at: str) -> Any:
     return indices
 
 
-def _expected_rows(
-    op: str, key: str, shape: tuple[int, ...], indices: Any, defined_at: str
-) -> tuple[int, ...]:
+def _expected_rows(op: str, key: str, shape: tuple[int, ...], indices: Any, defined_at: str) -> tuple[int, ...]:
     if not shape:
         raise InvalidArgumentError(
             f'{op} on "{key}": the variable must have rank at least 1, its shape is (). '
@@ -107,8 +105,7 @@ def _expected_nd(op: str, key: str, shape: tuple[int, ...], indices: Any, define
         )
     if np.prod(shape[:depth], dtype=np.float64) > _MAX_ROWS:
         raise InvalidArgumentError(
-            f'{op} on "{key}": more than {_MAX_ROWS} points in shape {shape[:depth]}. '
-            "Use scatter_* on its rows."
+            f'{op} on "{key}": more than {_MAX_ROWS} points in shape {shape[:depth]}. Use scatter_* on its rows.'
         )
     return (*indices.shape[:-1], *shape[depth:])
 

@@ -75,7 +75,9 @@ class Staging:
             out, after = self._apply(*jax.tree.unflatten(structure, full))
             changed = {
                 name: new
-                for name, old, new in zip(after, jax.tree.unflatten(structure, full)[0]._leaves, after._leaves, strict=True)
+                for name, old, new in zip(
+                    after, jax.tree.unflatten(structure, full)[0]._leaves, after._leaves, strict=True
+                )
                 if new is not old
             }
             results, made["structure"] = jax.tree.flatten((out, changed))

@@ -83,9 +83,7 @@ class State(Mapping[str, jax.Array]):
         keys = [spec.key for spec in specs]
         if len(set(keys)) != len(keys):
             twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise InvalidArgumentError(
-                f"names given twice: {', '.join(twice)}. A name stands for one variable."
-            )
+            raise InvalidArgumentError(f"names given twice: {', '.join(twice)}. A name stands for one variable.")
         by_key = dict(zip(keys, leaves, strict=True))
         self._layout = make_layout(specs)
         self._flat = tuple(by_key[key] for key in self._layout.keys)
@@ -292,9 +290,7 @@ def checked_key(ref: Any) -> str:
         raise InvalidTypeError(f"a variable's name is a string, got {type(ref).__name__}: {ref!r:.80}")
     key = key.removesuffix(":0")
     if not key or key.startswith("/") or key.endswith("/"):
-        raise InvalidArgumentError(
-            f'"{key}" is not a variable name: it must be non-empty, with no "/" at its ends.'
-        )
+        raise InvalidArgumentError(f'"{key}" is not a variable name: it must be non-empty, with no "/" at its ends.')
     return key
 
 

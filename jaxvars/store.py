@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
+from jaxvars.defining import DefiningFrame
 from jaxvars.errors import FailedPreconditionError, InvalidTypeError
 from jaxvars.filling import as_key
 from jaxvars.frame import current_frame
-from jaxvars.frames import DefiningFrame, HandFrame, with_values
+from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype
 from jaxvars.scopes import GraphKeys, local_collections, request_variable
 from jaxvars.variable import Variable
@@ -298,9 +299,7 @@ class VariableStore:
       Array([3., 4.], dtype=float32)
     """
 
-    def __init__(
-        self, rng: Any = None, variables: Variables | None = None, tf1_op_names: bool = False
-    ) -> None:
+    def __init__(self, rng: Any = None, variables: Variables | None = None, tf1_op_names: bool = False) -> None:
         self._key = None if rng is None else as_key(rng)
         self._tf1_op_names = tf1_op_names
         self._frame: HandFrame | None = None
@@ -331,10 +330,10 @@ class VariableStore:
 
     def __enter__(self) -> VariableStore:
         if self._frame is not None:
-            raise FailedPreconditionError("This VariableStore is open already: `with store:` cannot be nested in itself.")
-        frame = HandFrame(
-            self._values, rng=self._key, tf1_op_names=self._tf1_op_names, keys_drawn=self._keys_drawn
-        )
+            raise FailedPreconditionError(
+                "This VariableStore is open already: `with store:` cannot be nested in itself."
+            )
+        frame = HandFrame(self._values, rng=self._key, tf1_op_names=self._tf1_op_names, keys_drawn=self._keys_drawn)
         frame.open(sys._getframe(1))
         self._frame = frame
         return self

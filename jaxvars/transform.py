@@ -11,15 +11,17 @@ import jax
 import numpy as np
 
 from jaxvars import refusals
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
+from jaxvars.agreement import check_agreement, mismatch_error
+from jaxvars.defining import DefiningFrame
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
-from jaxvars.frames import ApplyFrame, DefiningFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
+from jaxvars.frames import ApplyFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
 from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.staging import Staging
 from jaxvars.variables import Variables
 
-__all__ = ["Model", "MultiModel", "multi_transform", "transform"]
+__all__ = ["Model", "transform"]
 
 _RESERVED = ("rng", "variables")
 
@@ -130,7 +132,7 @@ class Model:
         if variables is None:
             merged = wanted
         else:
-            _check_agreement(self, wanted, variables)
+            check_agreement(self, wanted, variables)
             merged = wanted | variables
         holes = {name: merged[name] for name in wanted if is_hole(merged[name])}
         computed = {name for name in holes if frame.holes.get(name, 0) is None}
@@ -151,7 +153,8 @@ class Model:
             self._run(frame, call_args, call_kwargs)
 
         leaves, rebuild = _split(args, kwargs)
-        jax.eval_shape(abstract, leaves, jax.random.key(0))
+        # Only the type of a key: making one would compile.
+        jax.eval_shape(abstract, leaves, jax.eval_shape(lambda: jax.random.key(0)))
         self._written |= frame.written
         return frame
 
@@ -170,9 +173,7 @@ class Model:
         abstract = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if abstract:
             _refuse_dependence(compute, known, leaves, abstract, key)
-            leaves = [
-                jax.numpy.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves
-            ]
+            leaves = [jax.numpy.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
         return jax.jit(compute)(known, leaves, key)
 
     # apply
@@ -223,7 +224,9 @@ class Model:
           FailedPreconditionError: the model assigned variables; use `apply`, which returns them.
         """
         out, after = self.apply(variables, *args, **kwargs)
-        changed = [name for name, old, new in zip(variables, variables._leaves, after._leaves, strict=True) if old is not new]
+        changed = [
+            name for name, old, new in zip(variables, variables._leaves, after._leaves, strict=True) if old is not new
+        ]
         if changed:
             raise FailedPreconditionError(
                 f"{self!r} assigned {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}, and a plain call "
@@ -238,18 +241,18 @@ class Model:
             frame = ApplyFrame(variables, rng=key, written=self._written, tf1_op_names=self.tf1_op_names)
             frame.may_stage = may_stage
             try:
-                out = self._run(frame, args, kwargs)
+                out, written = self._run(frame, args, kwargs)
             except Restart as restart:
                 self._written |= {restart.key}
                 continue
-            return out, with_values(variables, frame.results)
+            return out, with_values(variables, written)
 
-    def _run(self, frame: DefiningFrame, args: Any, kwargs: Any) -> Any:
-        """Run the function in a frame; afterwards `frame.results` holds what it wrote."""
+    def _run(self, frame: DefiningFrame, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Run the function in a frame; return its result and the values it wrote."""
         frame.open(sys._getframe())
         try:
             out = self.fn(*args, **kwargs)
-            frame.results = frame.current_values()
+            return out, frame.current_values()
         except Exception as error:
             ours = refusals.explained(error, frame)
             if ours is None:
@@ -257,7 +260,6 @@ class Model:
             raise ours from error
         finally:
             frame.close()
-        return out
 
     def _explain(self, mismatch: Mismatch, variables: Variables, args: Any, kwargs: Any) -> Exception:
         """Every problem at once: run the specs, and compare all of them."""
@@ -265,7 +267,7 @@ class Model:
             wanted = _holes(self._run_specs(args, kwargs, variables))
         except Exception:
             wanted = Variables({})
-        return _mismatch_error(self, mismatch, wanted, variables)
+        return mismatch_error(self, mismatch, wanted, variables)
 
 
 def _check_function(fn: Callable[..., Any]) -> None:
@@ -323,53 +325,6 @@ def _fillable(hole: Any, wanted: Hole | None) -> Any:
     return wanted.update(sharding=hole.sharding)
 
 
-def _check_agreement(model: Model, wanted: Variables, given: Variables) -> None:
-    for name in wanted:
-        if name in given:
-            problem = _disagreement(wanted[name], given[name])
-            if problem:
-                raise _mismatch_error(model, Mismatch(name, problem), wanted, given, missing_is_fine=True)
-
-
-def _disagreement(wanted: Any, found: Any) -> str:
-    if tuple(wanted.shape) != tuple(found.shape):
-        return f"has shape {tuple(found.shape)}, and the model asks for {tuple(wanted.shape)}"
-    if wanted.dtype != found.dtype:
-        return f"has dtype {found.dtype}, and the model asks for {wanted.dtype}"
-    return ""
-
-
-def _mismatch_error(
-    model: Model, first: Mismatch, wanted: Variables, given: Variables, missing_is_fine: bool = False
-) -> Exception:
-    problems: dict[str, str] = {first.key: first.problem}
-    for name in wanted:
-        if name not in given:
-            if not missing_is_fine:
-                problems[name] = "missing"
-        elif is_hole(given[name]) and not missing_is_fine:
-            problems[name] = "uninitialized"
-        elif problem := _disagreement(wanted[name], given[name]):
-            problems[name] = problem
-    specs = wanted.variable_specs
-    lines: list[str] = []
-    for name, problem in problems.items():
-        near = nearest_names(name, given) if problem == "missing" else []
-        hint = f" (there is {', '.join(near)})" if near else ""
-        site = specs[name].defined_at if name in specs else ""
-        lines.append(f"    {name}: {problem}{hint}{f', asked for at {site}' if site else ''}")
-    kinds = {p if p in ("missing", "uninitialized") else "differs" for p in problems.values()}
-    text = (
-        f"The given variables do not fit {model!r}, {len(problems)} of them:\n" + "\n".join(lines) + "\nWrite:\n"
-        "    variables = model.init(0, *args, variables=variables)    # makes what is missing, keeps what is there"
-    )
-    if kinds == {"missing"}:
-        return NotFoundError(text)
-    if kinds == {"uninitialized"}:
-        return FailedPreconditionError(f"Attempting to use uninitialized values. {text}")
-    return InvalidArgumentError(text)
-
-
 def _refuse_dependence(
     compute: Callable[..., Any], known: Any, leaves: list[Any], abstract: list[int], key: Any
 ) -> None:
@@ -385,76 +340,3 @@ def _refuse_dependence(
             "The initial value of a variable is computed from the model's arguments, so init needs those as arrays, "
             "not as jax.ShapeDtypeStruct."
         )
-
-
-class MultiModel(dict[str, Model]):
-    """Several models over one state: a dict of models, with the specs and init of their union."""
-
-    def specs(self, **arguments: Any) -> Variables:
-        """Return the holes of all models.
-
-        Args:
-          **arguments: per model name the tuple of its arguments (or a single one).
-        """
-        merged = Variables({})
-        for name, args in self._calls(arguments):
-            wanted = self[name].specs(*args)
-            _check_agreement(self[name], wanted, merged)
-            merged = wanted | merged
-        return merged
-
-    def init(self, rng: Any, variables: Variables | None = None, **arguments: Any) -> Variables:
-        """Make the variables of all models; those of one name are shared.
-
-        Args:
-          rng: a JAX key or an int seed.
-          variables: values to keep.
-          **arguments: per model name the tuple of its arguments (or a single one).
-
-        Returns:
-          The variables of all models.
-
-        Raises:
-          InvalidArgumentError: two models ask for one name with different shapes or dtypes.
-        """
-        key = as_key(rng)
-        merged = variables
-        for name, args in self._calls(arguments):
-            merged = self[name].init(key, *args, variables=merged)
-        return Variables({}) if merged is None else merged
-
-    def _calls(self, arguments: Mapping[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
-        unknown = [name for name in arguments if name not in self]
-        lacking = [name for name in self if name not in arguments]
-        if unknown or lacking:
-            raise InvalidArgumentError(
-                f"Give one tuple of arguments per model ({', '.join(self)})"
-                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-                + (f"; lacking: {', '.join(lacking)}" if lacking else "")
-                + ". Write: models.init(0, name=(x, y), other=(z,))"
-            )
-        return [(n, arguments[n] if isinstance(arguments[n], tuple) else (arguments[n],)) for n in self]
-
-
-def multi_transform(fns: Mapping[str, Callable[..., Any]], *, tf1_op_names: bool = False) -> MultiModel:
-    """Make models of several functions that share their variables by name. Haiku: ``multi_transform``.
-
-    Args:
-      fns: the functions by name.
-      tf1_op_names: see `transform`.
-
-    Returns:
-      A dict of models, whose own `specs` and `init` are those of the union.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxvars as jv
-      >>> def encode(x):
-      ...     return x @ jv.get_variable("embedding", [3, 2])
-      >>> def decode(y):
-      ...     return y @ jv.get_variable("embedding", [3, 2]).T
-      >>> models = jv.multi_transform({"encode": encode, "decode": decode})
-      >>> variables = models.init(0, encode=jnp.ones([1, 3]), decode=jnp.ones([1, 2]))
-      >>> list(variables), models["decode"](variables, jnp.ones([1, 2])).shape
-      (['embedding'], (1, 3))
-    """
-    return MultiModel({name: Model(fn, tf1_op_names=tf1_op_names) for name, fn in fns.items()})

@@ -104,9 +104,7 @@ def _at_points(kernel: Kernel) -> Kernel:
             rows = rows * size + points[:, axis]
             outside = outside | (points[:, axis] < 0) | (points[:, axis] >= size)
         rows = jnp.where(outside, total, rows)
-        flat = kernel(
-            jnp.reshape(current, (total, *trailing)), rows, jnp.reshape(updates, (count, *trailing))
-        )
+        flat = kernel(jnp.reshape(current, (total, *trailing)), rows, jnp.reshape(updates, (count, *trailing)))
         return jnp.reshape(flat, current.shape)
 
     return scatter
@@ -160,6 +158,4 @@ def _jit(op: str, donate: bool, sharding: jax.sharding.Sharding | None) -> Calla
     function = _own_copy if op == "assign" else UPDATES[op]
     options: dict[str, Any] = {} if sharding is None else {"out_shardings": sharding}
     # An unused donated argument would be dropped, and its buffer neither reused nor freed.
-    return jax.jit(
-        function, donate_argnums=(0,) if donate else (), keep_unused=donate, inline=True, **options
-    )
+    return jax.jit(function, donate_argnums=(0,) if donate else (), keep_unused=donate, inline=True, **options)

@@ -389,7 +389,21 @@ def _reflect(name: str) -> Callable[..., Any]:
     return method
 
 
-_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
+_BINARY = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+)
 for _name in _BINARY:
     _plain = _name.rstrip("_")
     setattr(Variable, f"__{_plain}__", _forward(_name))
@@ -404,6 +418,4 @@ _ARRAY_ATTRIBUTES = frozenset(name for name in dir(jax.Array) if not name.starts
 
 # A handle is a container of one leaf, its value, and becomes that value wherever a tree is rebuilt: so transforms,
 # jnp functions and tree maps see an array.
-jax.tree_util.register_pytree_node(
-    Variable, lambda handle: ((handle.value,), None), lambda _, children: children[0]
-)
+jax.tree_util.register_pytree_node(Variable, lambda handle: ((handle.value,), None), lambda _, children: children[0])

@@ -210,9 +210,7 @@ class Variables(State):
         if isinstance(rules, Mapping | list | tuple):
             wanted = views.mapped(self, rules, "astype", allow_unmatched=allow_unmatched)
             return edits.cast(self, {i: dtype for i, dtype in wanted.items() if dtype is not None})
-        floating = [
-            i for i, leaf in enumerate(self._leaves) if jnp.issubdtype(leaf_dtype(leaf), jnp.floating)
-        ]
+        floating = [i for i, leaf in enumerate(self._leaves) if jnp.issubdtype(leaf_dtype(leaf), jnp.floating)]
         return edits.cast(self, dict.fromkeys(floating, rules))
 
     def rename(self, rules: Any, *, allow_unmatched: bool = False) -> Self:
@@ -361,9 +359,7 @@ class Variables(State):
 
     def __repr__(self) -> str:
         count, leaves = len(self), self._leaves
-        shown = [
-            f"{key} {describe(leaf)}" for key, leaf in zip(self._layout.keys[:_SHOWN], leaves, strict=False)
-        ]
+        shown = [f"{key} {describe(leaf)}" for key, leaf in zip(self._layout.keys[:_SHOWN], leaves, strict=False)]
         holes = sum(map(is_hole, leaves))
         text = f"{count} variable{'' if count == 1 else 's'}, {self.size:,} elements"
         text += f", {holes} uninitialized" if holes else ""

@@ -115,7 +115,10 @@ ALWAYS = {
     ),
 }
 APPLIED = {
-    "condition reads what the body writes": (_condition_reads_what_the_body_writes, "condition of a jax.lax.while_loop"),
+    "condition reads what the body writes": (
+        _condition_reads_what_the_body_writes,
+        "condition of a jax.lax.while_loop",
+    ),
     "shard_map reads what a scan writes": (_read_in_shard_map_what_a_scan_writes, "Variable count .*jax.shard_map"),
 }
 DIFFERENTIATED = {

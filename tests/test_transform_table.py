@@ -96,9 +96,7 @@ CARRIERS: dict[str, Carrier] = {
     "fori_loop": Carrier(_fori, times=3),
     "while_loop": Carrier(_while, times=3, differentiable=False),
     "cond": Carrier(lambda f, x: jax.lax.cond(x.sum() > 0, f, lambda y: y, x), mapped_outside=False),
-    "switch": Carrier(
-        lambda f, x: jax.lax.switch(jnp.int32(x.sum() > 0), [lambda y: y, f], x), mapped_outside=False
-    ),
+    "switch": Carrier(lambda f, x: jax.lax.switch(jnp.int32(x.sum() > 0), [lambda y: y, f], x), mapped_outside=False),
     "lax.map": Carrier(lambda f, x: jax.lax.map(f, x[None])[0]),
     "lax.map batched": Carrier(lambda f, x: jax.lax.map(f, jnp.stack([x] * 3), batch_size=2)[0], writes=False),
     "associative_scan": Carrier(
@@ -111,9 +109,7 @@ CARRIERS: dict[str, Carrier] = {
     "jvp": Carrier(lambda f, x: jax.jvp(f, (x,), (x,))[1]),
     "linearize": Carrier(lambda f, x: jax.linearize(f, x)[1](x)),
     "vjp": Carrier(lambda f, x: jax.vjp(f, x)[1](x)[0]),
-    "hessian": Carrier(
-        lambda f, x: jax.hessian(lambda y: 0.5 * jnp.sum(y * f(y)))(x) @ x, writes=False
-    ),
+    "hessian": Carrier(lambda f, x: jax.hessian(lambda y: 0.5 * jnp.sum(y * f(y)))(x) @ x, writes=False),
     "scan(checkpoint)": Carrier(lambda f, x: _scan(jax.checkpoint(f), x), times=3),
     "checkpoint(scan)": Carrier(lambda f, x: jax.checkpoint(lambda y: _scan(f, y))(x), times=3),
     "jit(scan(cond))": Carrier(

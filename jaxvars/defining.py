@@ -1,0 +1,261 @@
+"""`DefiningFrame`: TF1's algorithm of `get_variable` and ``tf.Variable``, whatever making a variable means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxvars import _compat, refusals
+from jaxvars._arguments import as_dtype
+from jaxvars._source import user_site
+from jaxvars.definition import Definition, expected
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, nearest_names
+from jaxvars.frame import Frame, Slot
+from jaxvars.scopes.collections import GraphKeys, variable_collections
+from jaxvars.scopes.getters import create_variable, has_creators
+from jaxvars.spec import leaf_dtype, leaf_shape
+from jaxvars.variable import Variable
+
+__all__ = ["DefiningFrame", "compatible", "defined"]
+
+
+class PendingLoss(NamedTuple):
+    """An entry of REGULARIZATION_LOSSES: evaluated when the collection is read, at frame level."""
+
+    handle: Variable
+    regularizer: Callable[[Any], Any]
+
+    @property
+    def name(self) -> str:
+        """TF1's name of the loss, which scope filters match."""
+        return f"{self.handle.key}/Regularizer/"
+
+
+class DefiningFrame(Frame):
+    """TF1's algorithm of `get_variable` and ``tf.Variable``, over abstract making."""
+
+    def holds(self, key: str) -> bool:
+        """Whether a value was given from outside under this name."""
+        return False
+
+    def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
+        """Make the slot of a variable that this frame has not seen."""
+        raise InvalidArgumentError(f"{type(self).__name__} cannot make variable {key}.")
+
+    def check_given(self, slot: Slot, shape: tuple[int, ...] | None, dtype: Any) -> None:
+        """Check a slot whose value was given from outside against what the code asks for."""
+
+    # get_variable
+
+    def get(
+        self,
+        name: str,
+        *,
+        shape: Any = None,
+        dtype: Any = "float32",
+        initializer: Any = None,
+        regularizer: Any = None,
+        trainable: bool = True,
+        collections: Sequence[str] | None = None,
+        constraint: Any = None,
+        reuse: Any = False,
+        **ignored: Any,
+    ) -> Variable:
+        """Return the variable of this full name: TF1's rules of reuse, in TF1's order of checks."""
+        self.touch()
+        slot = self._by_store_key.get(name)
+        known_shape, known_dtype = expected(name, shape, dtype, initializer)
+        if slot is not None and slot.gotten:
+            if not reuse:
+                raise InvalidArgumentError(_already_exists(slot))
+            self._check_sharing(slot, shape, known_shape, dtype)
+            return slot.handle
+        if reuse is True and slot is None and not self.holds(name):
+            raise InvalidArgumentError(self._does_not_exist(name))
+        if slot is None:
+            definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
+            if has_creators():
+                return create_variable(
+                    lambda **changed: self._create(definition, changed, name, regularizer), **_asked(definition)
+                )
+            slot = self._new_slot(definition, name)
+        if reuse is True:
+            self._check_sharing(slot, shape, known_shape, dtype)
+        else:
+            self.check_given(slot, known_shape, known_dtype)
+        self._join(slot, regularizer)
+        return slot.handle
+
+    def _create(
+        self, definition: Definition, changed: Mapping[str, Any], store_key: str | None, regularizer: Any = None
+    ) -> Variable:
+        """Make a variable as the creator scopes changed it."""
+        fields = {k: v for k, v in changed.items() if k in Definition._fields}
+        definition = definition._replace(initializer=changed.get("initial_value", definition.initializer), **fields)
+        self._join(self._new_slot(definition, store_key), regularizer)
+        return self.slots[definition.name].handle if store_key is None else self._by_store_key[store_key].handle
+
+    def _new_slot(self, definition: Definition, store_key: str | None) -> Slot:
+        """Make a slot; its name is taken only once that has worked."""
+        definition = definition._replace(collections=variable_collections(definition.collections, definition.trainable))
+        if store_key is None:
+            key = self.graph.unique_variable_name(definition.name, take=False)
+        else:
+            key = self._key_of(definition.name)
+        slot = self.make(definition._replace(name=key) if store_key is None else definition, key, store_key)
+        if store_key is None:
+            self.graph.unique_variable_name(definition.name)
+        else:
+            self.graph.variable_op_name(definition.name)
+            self._by_store_key[store_key] = slot
+        self.slots[key] = slot
+        return slot
+
+    def _key_of(self, name: str) -> str:
+        op_name = self.graph.variable_op_name(name, take=False)
+        if self.tf1_op_names:
+            return op_name
+        taken = self.slots.get(name)
+        if taken is not None and taken.store_key is None:
+            raise InvalidArgumentError(
+                f"Variable {name} cannot be made by get_variable{_at(user_site())}: a jv.Variable of that name was made"
+                f"{_at(taken.defined_at)}. TF1 would call this one {op_name!r} in checkpoints: use "
+                "tf1_op_names=True for that, or give one of them another name."
+            )
+        return name
+
+    def _join(self, slot: Slot, regularizer: Any) -> None:
+        handle = Variable.of(slot)
+        self.note(slot)
+        for key in slot.collections:
+            self.graph.collections.add(key, handle)
+        if regularizer is not None:
+            self.graph.collections.add(GraphKeys.REGULARIZATION_LOSSES, PendingLoss(handle, regularizer))
+
+    def _check_sharing(self, slot: Slot, shape: Any, known_shape: tuple[int | None, ...] | None, dtype: Any) -> None:
+        if shape is not None and not compatible(known_shape, slot.shape):
+            raise InvalidArgumentError(
+                f"Trying to share variable {slot.key}, but specified shape {known_shape} and found shape {slot.shape}."
+                f"{defined(slot)}"
+            )
+        if as_dtype(dtype) != slot.dtype:
+            raise InvalidArgumentError(
+                f"Trying to share variable {slot.key}, but specified dtype {as_dtype(dtype).name} and found dtype "
+                f"{slot.dtype.name}.{defined(slot)} Write:\n"
+                f"    jv.get_variable({slot.key.rsplit('/', 1)[-1]!r}, dtype={slot.dtype.name!r}, ...)    "
+                "# TF1 compares with the scope's dtype, float32, when none is given"
+            )
+
+    def _does_not_exist(self, name: str) -> str:
+        near = nearest_names(name, self._names_held())
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        return (
+            f"Variable {name} does not exist, or was not created with jv.get_variable().{hint} The scope says "
+            f"reuse=True{_at(user_site())}. Did you mean to set reuse=jv.AUTO_REUSE in variable_scope?"
+        )
+
+    def _names_held(self) -> Iterable[str]:
+        return self._by_store_key
+
+    # tf.Variable
+
+    def create_variable(
+        self,
+        *,
+        initial_value: Any,
+        trainable: bool | None = None,
+        collections: Sequence[str] | None = None,
+        validate_shape: bool = True,
+        caching_device: Any = None,
+        name: str | None = None,
+        dtype: Any = None,
+        constraint: Any = None,
+        **ignored: Any,
+    ) -> Variable:
+        """Make a variable with a unique name under the current name scope, as ``tf.Variable`` did."""
+        if initial_value is None:
+            raise InvalidArgumentError(
+                f"initial_value must be specified{_at(user_site())}: jv.Variable(initial_value, name=...)."
+            )
+        self.touch()
+        trainable = True if trainable is None else bool(trainable)
+        definition = Definition(
+            name or "Variable", None, dtype, initial_value, collections, trainable, constraint, converts=True
+        )
+        slot = self.slots.get(self.graph.unique_variable_name(definition.name, take=False))
+        if slot is not None:  # a body that runs a second time within one JAX call
+            self.graph.unique_variable_name(definition.name)
+            self._join(slot, None)
+            return slot.handle
+        if has_creators():
+            return create_variable(lambda **changed: self._create(definition, changed, None), **_asked(definition))
+        slot = self._new_slot(definition, None)
+        self.check_given(slot, *expected(slot.key, None, dtype, initial_value, converts=True))
+        self._join(slot, None)
+        return slot.handle
+
+    # Collections of values
+
+    def collect(self, name: str, value: Any) -> None:
+        """Add a value to a collection; one that belongs to an inner trace is refused."""
+        for leaf in jax.tree.leaves(value):
+            if _compat.is_leaked(leaf, self.trace):
+                raise FailedPreconditionError(refusals.collected_inside(name, value))
+        self.graph.collections.add(name, value)
+
+    def collected(self, name: str, scope: str | None) -> list[Any]:
+        """Return a collection, regularization losses evaluated under the frame's own trace."""
+        found: list[Any] = []
+        for item in self.graph.collections.get(name, scope):
+            if isinstance(item, PendingLoss):
+                with self.at_frame_level():
+                    item = item.regularizer(item.handle)
+                if item is None:
+                    continue
+            found.append(item)
+        return found
+
+    def _slot(self, definition: Definition, key: str, store_key: str | None, value: Any) -> Slot:
+        return Slot(
+            self,
+            key,
+            store_key,
+            leaf_shape(value),
+            leaf_dtype(value),
+            value,
+            trainable=definition.trainable,
+            collections=definition.collections,
+            defined_at=user_site(),
+            constraint=definition.constraint,
+        )
+
+
+def _asked(definition: Definition) -> dict[str, Any]:
+    """The keywords that a creator scope sees, under TF1's names."""
+    asked = definition._asdict()
+    asked["initial_value"] = asked.pop("initializer")
+    del asked["converts"]
+    return asked
+
+
+def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bool:
+    if asked is None:
+        return True
+    return len(asked) == len(found) and all(a is None or a == b for a, b in zip(asked, found, strict=True))
+
+
+def _already_exists(slot: Slot) -> str:
+    return (
+        f"Variable {slot.key} already exists, disallowed{_at(user_site())}. Did you mean to set reuse=True or "
+        f"reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)}"
+    )
+
+
+def defined(slot: Slot) -> str:
+    return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
+
+
+def _at(site: str) -> str:
+    return f" at {site}" if site else ""
