@@ -168,9 +168,7 @@ def framed(index):
         b"",
         b"\xff\xff\xff\xff",  # four billion restart points
         writer.block([(b"a", writer.varint(1 << 60) + writer.varint(1 << 60))]),
-        writer.block(
-            [(b"a", writer.varint(0) + writer.varint(4)), (b"b", writer.varint(0) + writer.varint(4))]
-        ),
+        writer.block([(b"a", writer.varint(0) + writer.varint(4)), (b"b", writer.varint(0) + writer.varint(4))]),
         b"\x00\x05\xff\xff\xff\xff\x0fabc" + bytes(8),  # a value of 4 GB
         b"\x09\x01\x01ab" + bytes(8),  # shares more than there is
     ],
@@ -202,9 +200,7 @@ def test_keys_that_expand_without_end_raise(tmp_path):
 def test_slice_keys_as_tensorflow_encodes_them():
     assert slice_key(b"emb", TensorSlice(((60, 8140), (0, -1)))).hex() == "00656d6200010102bcdfcc807f"
     assert slice_key(b"a\x00\xff", TensorSlice(())) == b"\x00a\x00\xff\xff\x00\x00\x01\x00"
-    assert (
-        slice_key(b"n", TensorSlice(((63, 64),))) == writer.slice_key("n", [])[:-1] + b"\x01\x01\xbf\xc0\x40"
-    )
+    assert slice_key(b"n", TensorSlice(((63, 64),))) == writer.slice_key("n", [])[:-1] + b"\x01\x01\xbf\xc0\x40"
 
 
 def test_a_file_that_is_replaced_by_a_shorter_one_raises(tmp_path):
