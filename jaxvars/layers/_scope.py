@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ Function = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def layer_scope(name: str | None, default: str, reuse: Any) -> Iterator[None]:
+def layer_scope(name: str | None, default: str, reuse: Any) -> Generator[None, None, None]:
     """Open the scope of a layer: `name` as it is, or the default name made unique (``dense``, ``dense_1``).
 
     With reuse and without a name it is the plain default name, as in TF1: ``dense`` finds ``dense``.
@@ -69,9 +69,7 @@ def floating_input(inputs: Any, layer: str, min_ndim: int, *, exactly: bool = Fa
             f"ndim={x.ndim}. Full shape received: {x.shape}"
         )
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise InvalidTypeError(
-            f"{layer} takes floating numbers, got {x.dtype}. Cast: inputs.astype(jnp.float32)"
-        )
+        raise InvalidTypeError(f"{layer} takes floating numbers, got {x.dtype}. Cast: inputs.astype(jnp.float32)")
     return x
 
 

@@ -122,9 +122,7 @@ def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_l
     del name
     x = jnp.asarray(inputs)
     if data_format not in ("channels_last", "channels_first"):
-        raise InvalidArgumentError(
-            f'flatten: data_format is "channels_last" or "channels_first", got {data_format!r}'
-        )
+        raise InvalidArgumentError(f'flatten: data_format is "channels_last" or "channels_first", got {data_format!r}')
     if x.ndim == 0:
         raise InvalidArgumentError("flatten: the input needs a batch axis, got a scalar")
     if data_format == "channels_first" and x.ndim > 2:

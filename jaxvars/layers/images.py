@@ -209,13 +209,11 @@ def _pool(
 
 def _layout(data_format: str, layer: str) -> str:
     if data_format not in _FORMATS:
-        raise InvalidArgumentError(
-            f'{layer}: data_format is "channels_last" or "channels_first", got {data_format!r}'
-        )
+        raise InvalidArgumentError(f'{layer}: data_format is "channels_last" or "channels_first", got {data_format!r}')
     return _FORMATS[data_format]
 
 
-def _padding(padding: str, layer: str) -> str:
+def _padding(padding: Any, layer: str) -> str:
     if not isinstance(padding, str) or padding.lower() not in ("valid", "same"):
         raise InvalidArgumentError(f'{layer}: padding is "valid" or "same", got {padding!r}')
     return padding.upper()

@@ -88,12 +88,14 @@ def batch_normalization(
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxvars as jv
-      >>> model = jv.transform(lambda x, training: jv.layers.batch_normalization(x, training=training))
+      >>> def net(x, training):
+      ...     return jv.layers.batch_normalization(x, training=training, momentum=0.5, name="bn")
+      >>> model = jv.transform(net)
       >>> x = jnp.array([[1.0], [3.0]])
       >>> variables = model.init(0, x, False)
       >>> _, variables = model.apply(variables, x, True)
-      >>> print(variables["batch_normalization/moving_mean"])
-      [0.02]
+      >>> print(variables["bn/moving_mean"])
+      [1.]
     """
     x = floating_input(inputs, "batch_normalization", 1)
     axes = _axes(axis, x.ndim)
@@ -136,10 +138,9 @@ def batch_normalization(
             epsilon = max(epsilon, _SMALLEST_FUSED_EPSILON)
         wide = x.astype(_parameter_dtype(x))
         shape = tuple(n if i in axes else 1 for i, n in enumerate(x.shape))
-        factors = [None if p is None else jnp.asarray(p).reshape(shape) for p in (beta, gamma)]
-        y = nn.batch_normalization(
-            wide, used.mean.reshape(shape), used.variance.reshape(shape), *factors, epsilon
-        )
+        offset, factor = (None if p is None else jnp.asarray(p).reshape(shape) for p in (beta, gamma))
+        mean, variance = used.mean.reshape(shape), used.variance.reshape(shape)
+        y = nn.batch_normalization(wide, mean, variance, offset, factor, epsilon)
         return y.astype(x.dtype)
 
 
@@ -179,8 +180,7 @@ def _axes(axis: int | Sequence[int], rank: int) -> tuple[int, ...]:
     axes = tuple(sorted(i + rank if i < 0 else i for i in given))
     if not axes or len(set(axes)) < len(axes) or axes[0] < 0 or axes[-1] >= rank:
         raise InvalidArgumentError(
-            f"batch_normalization: axis is one or several of 0 to {rank - 1} (the input's rank is {rank}), "
-            f"got {axis!r}"
+            f"batch_normalization: axis is one or several of 0 to {rank - 1} (the input's rank is {rank}), got {axis!r}"
         )
     return axes
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxvars.checkpoint.paths import exists, local_path
 from jaxvars.checkpoint.plan import RestorePlan, make_plan
@@ -169,12 +170,12 @@ class Saver:
           NotFoundError: names that are not in the checkpoint, all of them listed.
           DataLossError: the checkpoint is damaged.
         """
-        if not isinstance(into, Variables) and isinstance(save_path, Variables):
+        if not isinstance(cast(object, into), Variables) and isinstance(save_path, Variables):
             raise InvalidTypeError(
                 "Saver.restore: the arguments are swapped. Write: variables = saver.restore(variables, path)"
             )
         _check_variables(into, "restore(variables, path)")
-        if save_path is None:
+        if cast(object, save_path) is None:
             raise InvalidArgumentError("Can't load save_path when it is None.")
         chosen = self._chosen(into)
         if not chosen:
@@ -323,7 +324,7 @@ def _step_number(step: Any, variables: Variables) -> int:
     """The step as an int: given as a number or array, or as the name or handle of a variable."""
     if key_of(step) is not None:
         step = variables[step]
-    if is_hole(step) or isinstance(step, jax.core.Tracer):
+    if is_hole(step) or isinstance(step, Tracer):
         raise FailedPreconditionError("global_step has no value here: save outside of jit, after initialization")
     array = np.asarray(step)
     if array.size != 1 or array.dtype.kind not in "iu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxvars.errors import InvalidArgumentError
@@ -31,10 +31,11 @@ class TF1Optimizer(Optimizer):
         var_list: Any,
         number: int | None,
         powers: Mapping[str, Any] | None = None,
+        adjust: Callable[..., Any] | None = None,
         bases: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
-            transformation(state_type, rule, learning_rate, slots, powers),
+            transformation(state_type, rule, learning_rate, slots, powers, adjust),
             name,
             var_list,
             number=number,

@@ -143,6 +143,7 @@ class AdamOptimizer(TF1Optimizer):
             learning_rate,
             {"m": 0.0, "v": 0.0},
             powers={"beta1_power": beta1, "beta2_power": beta2},
+            adjust=rules.adam_rate,
             name=name,
             var_list=var_list,
             number=number,

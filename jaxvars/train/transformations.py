@@ -31,6 +31,7 @@ __all__ = [
     "SGDState",
     "adadelta_rule",
     "adagrad_rule",
+    "adam_rate",
     "adam_rule",
     "centered_rmsprop_rule",
     "ftrl_rule",
@@ -115,6 +116,7 @@ def transformation(
     learning_rate: Any,
     slots: Mapping[str, float],
     powers: Mapping[str, Any] | None = None,
+    adjust: Callable[..., Any] | None = None,
 ) -> Any:
     """Make an optax transformation of one update rule.
 
@@ -124,6 +126,7 @@ def transformation(
       learning_rate: a number, a traced value, or a schedule, which gets the `step` given to ``update``.
       slots: the value that each slot starts from, by field.
       powers: shared numbers that start as the given factor and are multiplied by it after each step.
+      adjust: ``(rate, *powers) -> rate``, once per step.
     """
     powers = powers or {}
 
@@ -135,9 +138,13 @@ def transformation(
     def update(gradients: Any, state: Any, params: Any = None, *, step: Any = None, **_: Any) -> Any:
         rate = learning_rate(step) if callable(learning_rate) else learning_rate
         shared = {field: getattr(state, field) for field in powers}
+        if adjust is not None:
+            rate = adjust(jnp.asarray(rate), *shared.values())
         leaves, treedef = jax.tree.flatten(params)
+        rates = {dtype: _rate(rate, dtype) for dtype in {leaf.dtype for leaf in leaves}}
         columns = [jax.tree.leaves(gradients), *(jax.tree.leaves(getattr(state, field)) for field in slots)]
-        results = [_apply(rule, shared, rate, value, *row) for value, *row in zip(leaves, *columns, strict=True)]
+        rows = zip(leaves, *columns, strict=True)
+        results = [_apply(rule, value, rates[value.dtype], *row) for value, *row in rows]
         changes = jax.tree.unflatten(treedef, [change for change, _ in results])
         own = {field: jax.tree.unflatten(treedef, [new[i] for _, new in results]) for i, field in enumerate(slots)}
         later = {field: shared[field] * jnp.asarray(powers[field], jnp.float32) for field in powers}
@@ -146,15 +153,18 @@ def transformation(
     return require_optax().GradientTransformationExtraArgs(init, update)
 
 
+def _rate(rate: Any, dtype: Any) -> jax.Array:
+    """The learning rate in a variable's own (real) dtype: as float32 it would lift a bfloat16 variable."""
+    return jnp.asarray(rate, jnp.finfo(dtype).dtype)
+
+
 def _apply(
-    rule: Rule, shared: Mapping[str, Any], rate: Any, value: Any, gradient: Any, *slots: Any
+    rule: Rule, value: Any, rate: jax.Array, gradient: Any, *slots: Any
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Apply `rule` to one variable, in the variable's own dtype."""
+    """Apply `rule` to one variable; all stays in the dtypes it has."""
     # JAX's gradient by a complex number is the conjugate of TensorFlow's, which points uphill.
     gradient = jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
-    # An array would lift a bfloat16 variable to float32; a Python number would not, nor does this.
-    rate = jnp.asarray(rate, jnp.finfo(value.dtype).dtype)
-    change, new = rule(gradient, value, rate, *slots, **shared)
+    change, new = rule(gradient, value, rate, *slots)
     kept = tuple(slot.astype(old.dtype) for slot, old in zip(new, slots, strict=True))
     return change.astype(value.dtype), kept
 
@@ -172,9 +182,11 @@ def _square(x: jax.Array) -> jax.Array:
     return x * jnp.conj(x) if jnp.iscomplexobj(x) else x * x
 
 
-def _rest(decay: Any, like: jax.Array) -> jax.Array:
+def _rest(decay: Any, like: jax.Array) -> Any:
     """``1 - decay`` as TF1 rounds it: `decay` in float32 first (0.999 there leaves 0.00100005, not 0.001)."""
     dtype = jnp.promote_types(like.dtype, jnp.float32)
+    if isinstance(decay, int | float):  # a constant needs no traced operations
+        return np.asarray(dtype.type(1) - dtype.type(decay), like.dtype)
     return (1 - jnp.asarray(decay, dtype)).astype(like.dtype)
 
 
@@ -194,18 +206,18 @@ def momentum_rule(momentum: Any, use_nesterov: bool) -> Rule:
     return rule
 
 
+def adam_rate(rate: Any, beta1_power: Any, beta2_power: Any) -> Any:
+    """Adam's learning rate at this step, with the correction of both biases."""
+    return rate * jnp.sqrt(1 - beta2_power) / (1 - beta1_power)
+
+
 def adam_rule(beta1: Any, beta2: Any, epsilon: Any) -> Rule:
     """Adam in the form before its paper's section 2.1: epsilon is added before the bias is corrected."""
 
-    def rule(
-        g: Any, value: Any, rate: Rate, m: Any, v: Any, *, beta1_power: Any, beta2_power: Any
-    ) -> tuple[Any, tuple[Any, Any]]:
-        # In float32 also for bfloat16 variables, where 0.999 would round to 1 and the rate to 0.
-        corrected = rate.astype(jnp.promote_types(rate.dtype, jnp.float32))
-        corrected = corrected * jnp.sqrt(1 - beta2_power) / (1 - beta1_power)
+    def rule(g: Any, value: Any, rate: Rate, m: Any, v: Any) -> tuple[Any, tuple[Any, Any]]:
         m = m + (g - m) * _rest(beta1, rate)
         v = v + (_square(g) - v) * _rest(beta2, rate)
-        return -(m * corrected.astype(rate.dtype) / (jnp.sqrt(v) + epsilon)), (m, v)
+        return -(m * rate / (jnp.sqrt(v) + epsilon)), (m, v)
 
     return rule
 
