@@ -119,7 +119,7 @@ def _add_tour(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=_whole_number(0, 2**31 - 1),
         metavar="N",
-        help="seed of the new head and of the order of the images (default: 0)",
+        help="seed of the new head and of the images to learn from (default: 0)",
     )
     parser.set_defaults(run=_tour)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import jaxvars as jv
@@ -38,6 +40,7 @@ def run_tour(output: Path, steps: int, seed: int) -> None:
     stop = steps * 2 // 3
     restored_course, scratch_course = Course(), Course()
     with Workspace(output) as folder:
+        print(f"jaxvars {jv.__version__} on real handwritten digits (JAX {jax.__version__}, {jax.default_backend()})")
         show.old_checkpoint()
         show.same_answers(show.restored_by_rules(), read_digits()[1])
         train, test = _new_task(seed)
@@ -65,7 +68,7 @@ def run_tour(output: Path, steps: int, seed: int) -> None:
     heading(f"Done in {time.perf_counter() - began:.0f} seconds")
     line(f"picture      {output / PICTURE}")
     line(f"checkpoints  {output / CHECKPOINTS}")
-    line(f"to go on     python -m jaxvars tour --resume {output} --steps {2 * steps}")
+    line(f"to go on     python -m jaxvars tour --resume {shlex.quote(str(output))} --steps {2 * steps}")
 
 
 def resume_tour(folder: Path, steps: int | None = None) -> None:
