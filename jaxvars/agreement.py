@@ -13,6 +13,7 @@ __all__ = ["check_agreement", "mismatch_error"]
 
 
 def check_agreement(model: Any, wanted: Variables, given: Variables) -> None:
+    """Raise one error for all values of `given` whose shape or dtype `model` does not ask for."""
     for name in wanted:
         if name in given:
             problem = _disagreement(wanted[name], given[name])
@@ -31,6 +32,7 @@ def _disagreement(wanted: Any, found: Any) -> str:
 def mismatch_error(
     model: Any, first: Mismatch, wanted: Variables, given: Variables, missing_is_fine: bool = False
 ) -> Exception:
+    """Return the error that lists every way in which `given` does not fit `wanted`, `first` among them."""
     problems: dict[str, str] = {first.key: first.problem}
     for name in wanted:
         if name not in given:

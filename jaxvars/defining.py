@@ -44,7 +44,7 @@ class DefiningFrame(Frame):
         """Make the slot of a variable that this frame has not seen."""
         raise InvalidArgumentError(f"{type(self).__name__} cannot make variable {key}.")
 
-    def check_given(self, slot: Slot, shape: tuple[int, ...] | None, dtype: Any) -> None:
+    def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:
         """Check a slot whose value was given from outside against what the code asks for."""
 
     # get_variable
@@ -226,7 +226,7 @@ class DefiningFrame(Frame):
             leaf_dtype(value),
             value,
             trainable=definition.trainable,
-            collections=definition.collections,
+            collections=tuple(definition.collections or ()),
             defined_at=user_site(),
             constraint=definition.constraint,
         )
@@ -241,6 +241,7 @@ def _asked(definition: Definition) -> dict[str, Any]:
 
 
 def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bool:
+    """Whether a shape fits what was asked for; None is open, as a whole or in one dimension."""
     if asked is None:
         return True
     return len(asked) == len(found) and all(a is None or a == b for a, b in zip(asked, found, strict=True))
@@ -254,6 +255,7 @@ def _already_exists(slot: Slot) -> str:
 
 
 def defined(slot: Slot) -> str:
+    """The end of an error text: where the variable was first made."""
     return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 
 from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype, shape_as_tuple, value_dtype
@@ -38,7 +39,7 @@ class Definition(NamedTuple):
     shape: Any
     dtype: Any
     initializer: Any
-    collections: tuple[str, ...]
+    collections: Sequence[str] | None
     trainable: bool
     constraint: Callable[[Any], Any] | None = None
     converts: bool = False
@@ -101,7 +102,7 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
         if definition.converts and definition.dtype is not None:
             made = _converted(made, definition)
     value = getattr(made.initializer, "value", None)
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         _refuse_inner(value, definition.name, trace)
         with frame_level():
             return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))

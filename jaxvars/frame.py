@@ -199,6 +199,10 @@ class Frame:
             for ref in refs:
                 _compat.free_ref(ref)
 
+    def create_variable(self, **arguments: Any) -> Any:
+        """Make a variable as ``tf.Variable`` did; frames that define variables override it."""
+        raise FailedPreconditionError(f"{type(self).__name__} makes no variables.")
+
     def refs_in_use(self) -> str:
         """Return the variables that are written inside transforms, for error texts."""
         names = [f"Variable {slot.key}" for slot in self.slots.values() if slot.key in self.written]
@@ -393,9 +397,10 @@ class Frame:
             with self.at_frame_level():
                 start = jax.numpy.uint32(self.keys_drawn)
                 self._key_ref = _compat.new_ref(start, kind="no_grad_no_remat")
+        counter: Any = self._key_ref
         with _compat.set_current_trace(_compat.outside_maps(_compat.current_trace(), self.trace)):
-            count = self._key_ref[...]
-            self._key_ref[...] = count + np.uint32(1)
+            count = counter[...]
+            counter[...] = count + np.uint32(1)
         return count
 
 

@@ -48,12 +48,14 @@ class SpecsFrame(DefiningFrame):
         self.records: list[VariableSpec] = []
 
     def holds(self, key: str) -> bool:
+        """Whether a value was given under this name."""
         return self.given is not None and key in self.given
 
     def _names_held(self) -> Iterable[str]:
         return [*self._by_store_key, *(self.given or ())]
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
+        """Note the spec; the value is a stand-in."""
         if definition.shape is definition.initializer is None and self.given is not None and key in self.given:
             # Shared with what was given, by a scope with reuse=True: no shape needs to be named.
             definition = definition._replace(shape=self.given[key].shape, dtype=self.given[key].dtype)
@@ -85,6 +87,7 @@ class SpecsFrame(DefiningFrame):
         """A stand-in needs no ref: nothing is written."""
 
     def close(self) -> None:
+        """End the frame, and let go of what it was given."""
         super().close()
         self.given = None
 
@@ -106,6 +109,7 @@ class InitialValuesFrame(SpecsFrame):
         return super()._stand_in(made, key)
 
     def close(self) -> None:
+        """End the frame, and let go of what it was given."""
         super().close()
         self.values = {}
 
@@ -120,12 +124,14 @@ class ApplyFrame(DefiningFrame):
         self.given = variables
 
     def holds(self, key: str) -> bool:
+        """Whether a value was given under this name."""
         return key in self.given._layout.index
 
     def _names_held(self) -> Iterable[str]:
         return self.given._layout.keys
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
+        """Look up the given value."""
         position = self.given._layout.index.get(key)
         if position is None:
             raise Mismatch(key, "missing")
@@ -149,7 +155,8 @@ class ApplyFrame(DefiningFrame):
             placement=layout.placement[position],
         )
 
-    def check_given(self, slot: Slot, shape: tuple[int, ...] | None, dtype: Any) -> None:
+    def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:
+        """Check that the given value fits what the code asks for."""
         if is_hole(slot.value):
             raise Mismatch(slot.key, "uninitialized")
         if shape is not None and not compatible(shape, slot.shape):
@@ -158,6 +165,7 @@ class ApplyFrame(DefiningFrame):
             raise Mismatch(slot.key, f"has dtype {slot.dtype}, and the model asks for {dtype}")
 
     def close(self) -> None:
+        """End the frame, and let go of what it was given."""
         super().close()
         self.given = _NONE  # handles keep their frame, and a frame must not keep arrays
 
@@ -172,6 +180,7 @@ class HandFrame(ApplyFrame):
         self.made: list[tuple[VariableSpec, Slot]] = []
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
+        """Take the value that is there, or fill it now."""
         position = self.given._layout.index.get(key)
         if position is not None:
             return self._given_slot(position, key, store_key)
@@ -188,7 +197,8 @@ class HandFrame(ApplyFrame):
             return hole
         return fill({key: hole}, self.rng)[key]
 
-    def check_given(self, slot: Slot, shape: tuple[int, ...] | None, dtype: Any) -> None:
+    def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:
+        """Check that the given value fits what the code asks for."""
         problem = ""
         if shape is not None and not compatible(shape, slot.shape):
             problem = f"shape {slot.shape}, and the code now asks for {shape}"

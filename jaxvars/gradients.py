@@ -58,6 +58,7 @@ def value_and_grad(
       >>> print(loss, gradients["w"], list(gradients))
       10.0 [4. 8.] ['w']
     """
+    wrt = without_values(wrt)
 
     @functools.wraps(loss_fn)
     def wrapped(variables: Variables, *args: Any, **kwargs: Any) -> tuple[Any, Variables]:
@@ -171,6 +172,13 @@ def differentiable_keys(variables: Variables, wrt: Any) -> tuple[str, ...]:
             "variables = model.init(0, *args, variables=variables)"
         )
     return keys
+
+
+def without_values(selection: Any) -> Any:
+    """A selection to keep for later: of a view only the names, so that its arrays can go."""
+    if isinstance(selection, Variables):
+        return selection._with_leaves([None] * len(selection))
+    return selection
 
 
 def selected_keys(variables: Variables, selection: Any, op: str) -> tuple[str, ...]:

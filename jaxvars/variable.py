@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvars.buffers import copied
+from jaxvars._operators import ArrayOperators
+from jaxvars.buffers import copied, is_concrete
 from jaxvars.errors import FailedPreconditionError, OutOfRangeError
 from jaxvars.frame import Slot, current_frame
 from jaxvars.scatter import prepare_scatter
@@ -47,7 +47,7 @@ class Operation:
         return f"<jaxvars.Operation {self.name!r}>"
 
 
-class Variable:
+class Variable(ArrayOperators):
     """A variable of the running model: a name with a current value. TF1: ``tf.Variable``.
 
     `jv.get_variable` returns handles; calling ``jv.Variable(initial_value, name=...)`` makes a variable under the
@@ -82,7 +82,6 @@ class Variable:
     """
 
     __slots__ = ("__weakref__", "_slot")
-    __array_priority__ = 1000  # NumPy operands let the handle's own operators answer
     _slot: Slot
 
     def __new__(
@@ -263,7 +262,7 @@ class Variable:
         slot = self._slot
         check_operation("count_up_to", slot.key, slot.dtype, slot.defined_at)
         before = slot.frame.read(slot)
-        if not isinstance(before, jax.core.Tracer) and int(before) >= limit:
+        if is_concrete(before) and int(before) >= limit:
             raise OutOfRangeError(f"Reached limit of {limit}: count_up_to on variable {slot.key}.")
         slot.frame.write(slot, UPDATES["count_up_to"](before, jnp.asarray(limit, slot.dtype)))
         return before
@@ -346,76 +345,23 @@ class Variable:
     def __hash__(self) -> int:
         return id(self)
 
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __iter__(self) -> Any:
-        return iter(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __index__(self) -> int:
-        return operator.index(self.value)
-
     def __repr__(self) -> str:
         slot = self._slot
         state = "" if slot.frame.is_open else ", frame ended"
         return f"<jv.Variable {slot.key!r} shape={slot.shape} dtype={slot.dtype}{state}>"
 
 
-def _forward(name: str) -> Callable[..., Any]:
-    function = getattr(operator, name)
-
-    def method(self: Variable, other: Any) -> Any:
-        return function(self.value, other.value if isinstance(other, Variable) else other)
-
-    return method
-
-
-def _reflect(name: str) -> Callable[..., Any]:
-    function = getattr(operator, name)
-
-    def method(self: Variable, other: Any) -> Any:
-        # A NumPy operand would swallow the tracer or array; JAX's own operators accept NumPy on the left.
-        return function(jnp.asarray(other) if isinstance(other, np.ndarray | np.generic) else other, self.value)
-
-    return method
-
-
-_BINARY = (
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "and_",
-    "or_",
-    "xor",
-    "lshift",
-    "rshift",
-)
-for _name in _BINARY:
-    _plain = _name.rstrip("_")
-    setattr(Variable, f"__{_plain}__", _forward(_name))
-    setattr(Variable, f"__r{_plain}__", _reflect(_name))
-for _name in ("lt", "le", "gt", "ge"):
-    setattr(Variable, f"__{_name}__", _forward(_name))
-setattr(Variable, "__getitem__", lambda self, index: self.value[index])
-for _name in ("neg", "pos", "abs", "invert"):
-    setattr(Variable, f"__{_name}__", (lambda f: lambda self: f(self.value))(getattr(operator, _name)))
-
 _ARRAY_ATTRIBUTES = frozenset(name for name in dir(jax.Array) if not name.startswith("_"))
+
+
+def _flatten(handle: Variable) -> tuple[tuple[jax.Array], None]:
+    return (handle.value,), None
+
+
+def _unflatten(_: None, children: Any) -> Any:
+    return children[0]
+
 
 # A handle is a container of one leaf, its value, and becomes that value wherever a tree is rebuilt: so transforms,
 # jnp functions and tree maps see an array.
-jax.tree_util.register_pytree_node(Variable, lambda handle: ((handle.value,), None), lambda _, children: children[0])
+jax.tree_util.register_pytree_node(Variable, _flatten, _unflatten)

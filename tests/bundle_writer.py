@@ -183,9 +183,7 @@ def write_bundle(
         nonlocal turn
         raw, check = encoded(array, big)
         shard = turn % shards
-        entries.append(
-            (key, entry(DTYPES[array.dtype], array.shape, shard, len(data[shard]), len(raw), check))
-        )
+        entries.append((key, entry(DTYPES[array.dtype], array.shape, shard, len(data[shard]), len(raw), check)))
         data[shard] += raw
         turn += 1
 
@@ -239,9 +237,7 @@ def write_v1(
             saved = message(1, name.encode()) + message(2, slice_proto(part))
             values = tensor_proto(np.ascontiguousarray(array[index]).reshape([n for _, n in part]))
             entries.append((slice_key(name, part), message(2, saved + message(3, values))))
-        about = (
-            message(1, name.encode()) + message(2, shape_proto(array.shape)) + number(3, DTYPES[array.dtype])
-        )
+        about = message(1, name.encode()) + message(2, shape_proto(array.shape)) + number(3, DTYPES[array.dtype])
         meta += message(1, about + slices)
     Path(path).write_bytes(table([(b"", message(1, meta)), *entries], compress=compress))
     return str(path)

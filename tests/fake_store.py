@@ -162,9 +162,7 @@ class FakeStore:
             raise InvalidArgumentError(f"No partitioner was provided, but a partitioned {name} was found.")
         return self.get_single(name, shape, dtype, initializer, reuse, rest)
 
-    def get_single(
-        self, name: str, shape: Any, dtype: str, initializer: Any, reuse: Any, rest: dict[str, Any]
-    ) -> Any:
+    def get_single(self, name: str, shape: Any, dtype: str, initializer: Any, reuse: Any, rest: dict[str, Any]) -> Any:
         constant = initializer is not None and not callable(initializer)
         if constant and shape is not None:
             raise InvalidArgumentError("If initializer is a constant, do not specify shape.")
@@ -174,9 +172,7 @@ class FakeStore:
             raise InvalidArgumentError(f"Variable {name} does not exist.")
         if initializer is None:
             if shape is None:
-                raise InvalidArgumentError(
-                    f"Variable {name} did not get an initializer, so its shape must be given."
-                )
+                raise InvalidArgumentError(f"Variable {name} did not get an initializer, so its shape must be given.")
             if kind_of(dtype) == "complex":
                 raise InvalidArgumentError(f"An initializer for variable {name} of {dtype} is required")
             initializer = Initializer()
@@ -248,13 +244,9 @@ class FakeStore:
         if reuse is False:
             raise InvalidArgumentError(f"Partitioned variable with name {name} already exists.")
         if shape is not None and shape != found.shape:
-            raise InvalidArgumentError(
-                f"Trying to reuse partitioned variable {name}, but specified shape {shape}."
-            )
+            raise InvalidArgumentError(f"Trying to reuse partitioned variable {name}, but specified shape {shape}.")
         if dtype != found.dtype:
-            raise InvalidArgumentError(
-                f"Trying to reuse partitioned variable {name}, but specified dtype {dtype}."
-            )
+            raise InvalidArgumentError(f"Trying to reuse partitioned variable {name}, but specified dtype {dtype}.")
         if shards and shards != len(found.shards):
             raise InvalidArgumentError(f"Trying to reuse {name}, but specified partitions {shards}.")
         return found
@@ -283,9 +275,7 @@ class FakeStore:
 def check_constant(dtype: str, initializer: Any) -> None:
     """The explicit dtype must be the constant's."""
     if Tensor.of(initializer).dtype != dtype:
-        raise InvalidArgumentError(
-            f"Initializer type {Tensor.of(initializer).dtype} and explicit dtype {dtype}"
-        )
+        raise InvalidArgumentError(f"Initializer type {Tensor.of(initializer).dtype} and explicit dtype {dtype}")
 
 
 class FakeBackend:

@@ -123,9 +123,7 @@ class Run:
 
     def final(self, variable: Any) -> dict[str, Any]:
         fields = self.backend.describe(variable)
-        return {key: fields[key] for key in ("n", "s", "d") if key in fields} | {
-            "v": self.backend.read(variable)
-        }
+        return {key: fields[key] for key in ("n", "s", "d") if key in fields} | {"v": self.backend.read(variable)}
 
     def body(self, statements: list[dict[str, Any]]) -> None:
         for statement in statements:
@@ -368,9 +366,7 @@ def agrees(field: str, expected: Any, actual: Any) -> bool:
 
 def same_error(expected: dict[str, Any], actual: dict[str, Any]) -> bool:
     """Whether the error is of TensorFlow's class and category."""
-    if "err" not in actual or not isinstance(
-        actual["err"], {"ValueError": ValueError}.get(expected["err"], TypeError)
-    ):
+    if "err" not in actual or not isinstance(actual["err"], {"ValueError": ValueError}.get(expected["err"], TypeError)):
         return False
     cat = actual["cat"]
     return cat == expected["cat"] or cat in SAME.get(expected["cat"], ()) or TAKEN in str(actual["err"])
@@ -418,9 +414,7 @@ def differences(entry: dict[str, Any], backend: Backend, fields: set[str] = ALL_
         fields = fields - OP_NAME_FIELDS
     found: list[str] = []
     if [record["i"] for record in run.records] != [record["i"] for record in expected["ops"]]:
-        found.append(
-            f"executed {[r['i'] for r in run.records]}, expected {[r['i'] for r in expected['ops']]}"
-        )
+        found.append(f"executed {[r['i'] for r in run.records]}, expected {[r['i'] for r in expected['ops']]}")
     for theirs, ours in zip(expected["ops"], run.records, strict=False):
         found += [f"#{theirs['i']} {text}" for text in record_differences(theirs, ours, fields)]
     found += [f"end {text}" for text in record_differences(expected["end"], run.end, fields)]
@@ -440,9 +434,7 @@ def glorot_differences(expected: dict[str, Any], actual: dict[str, Any]) -> list
     if limit is None or actual["v"] is None:
         return []
     largest = max((abs(x) for x in flat(actual["v"])), default=0.0)
-    return (
-        [] if largest <= limit * 1.001 else [f"variable {expected['n']}: {largest} exceeds the limit {limit}"]
-    )
+    return [] if largest <= limit * 1.001 else [f"variable {expected['n']}: {largest} exceeds the limit {limit}"]
 
 
 def flat(value: Any) -> Iterator[float]:

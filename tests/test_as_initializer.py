@@ -89,9 +89,7 @@ def test_values_and_shapes_and_dtypes() -> None:
         init.check_constant_without_shape(1.0, [], "x")
     init.check_constant_without_shape(1.0, None, "x")
     init.check_constant_without_shape(init.zeros(), [2], "x")
-    with pytest.raises(
-        ValueError, match=r"Initializer type 'int32' and explicit dtype 'float32' don't match"
-    ):
+    with pytest.raises(ValueError, match=r"Initializer type 'int32' and explicit dtype 'float32' don't match"):
         init.check_constant_dtype(3, jnp.float32, "x")
     init.check_constant_dtype(3, "int32", "x")
     init.check_constant_dtype(3, None, "x")
@@ -139,9 +137,7 @@ def test_classes_are_instantiated() -> None:
 
 
 def test_no_initializer_and_no_shape() -> None:
-    with pytest.raises(
-        ValueError, match="did not get an initializer, so its `shape` argument must be specified"
-    ):
+    with pytest.raises(ValueError, match="did not get an initializer, so its `shape` argument must be specified"):
         made(None)
     with pytest.raises(ValueError, match=r"Shape of a new variable \(scope/x\) must be fully defined"):
         made(None, [None, 2])

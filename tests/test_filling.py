@@ -145,9 +145,7 @@ def test_as_key_refuses(rng: Any, text: str) -> None:
 
 
 def test_as_key_refuses_several_keys() -> None:
-    with pytest.raises(
-        InvalidArgumentError, match=r"key<fry>\[4\], that is 4 keys where one is expected.*jax.vmap"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"key<fry>\[4\], that is 4 keys where one is expected.*jax.vmap"):
         as_key(jax.random.split(jax.random.key(0), 4))
     with pytest.raises(InvalidArgumentError, match="seed % 2"):
         as_key(2**40)
@@ -192,9 +190,7 @@ def test_vmapped_bits() -> None:
 
 def test_abstract() -> None:
     shapes = jax.eval_shape(lambda: fill(model_holes(), 0))
-    assert {n: (s.shape, s.dtype) for n, s in shapes.items()} == {
-        n: (v.shape, v.dtype) for n, v in reference().items()
-    }
+    assert {n: (s.shape, s.dtype) for n, s in shapes.items()} == {n: (v.shape, v.dtype) for n, v in reference().items()}
     with compilations() as compiled:
         jax.eval_shape(lambda: fill(model_holes(), 0))
     assert not compiled
@@ -239,10 +235,7 @@ def test_sharded_bits() -> None:
 
 def test_single_device() -> None:
     there = SingleDeviceSharding(jax.devices()[3])
-    holes = {
-        n: hole(i, (4, 4), sharding=there)
-        for n, i in (("w", None), ("b", init.zeros()), ("f", plain_function))
-    }
+    holes = {n: hole(i, (4, 4), sharding=there) for n, i in (("w", None), ("b", init.zeros()), ("f", plain_function))}
     for name, value in fill(holes, 0).items():
         assert value.devices() == {jax.devices()[3]}, name
     plain = {name: Hole(h.shape, h.dtype, initializer=h.initializer) for name, h in holes.items()}
@@ -263,9 +256,7 @@ def test_x64_changes_no_float32_bit() -> None:
     with jax.enable_x64(True):
         holes = model_holes()
         same_bits(fill(holes, 0), expected)
-        double = fill(
-            {"w": hole(None, [3, 4], "float64"), "i": hole(init.random_uniform(0, 2**40), [9], "int64")}, 0
-        )
+        double = fill({"w": hole(None, [3, 4], "float64"), "i": hole(init.random_uniform(0, 2**40), [9], "int64")}, 0)
         assert double["w"].dtype == np.float64 and double["i"].dtype == np.int64
         assert np.asarray(double["i"]).max() > 2**32
 
@@ -297,9 +288,7 @@ def test_no_two_share_a_buffer() -> None:
     weights = np.ones((1 << 15,), np.float32)
     one, ready = hole(weights, None), hole(lambda shape, dtype: weights, [1 << 15])
     zeros, constant = hole(init.zeros(), [1 << 15]), hole(init.constant(weights), [1 << 15])
-    holes = {
-        f"{n}{i}": h for i in range(2) for n, h in zip("orzc", (one, ready, zeros, constant), strict=True)
-    }
+    holes = {f"{n}{i}": h for i in range(2) for n, h in zip("orzc", (one, ready, zeros, constant), strict=True)}
     filled = fill(holes, 0)
     pointers = {value.unsafe_buffer_pointer() for value in filled.values()} | {weights.ctypes.data}
     assert len(pointers) == len(holes) + 1
@@ -465,9 +454,7 @@ def test_holes_without_initializer_are_all_named() -> None:
         "b": hole(None, (2,)),
         "c/w": Hole((2,), "float32"),
     }
-    with pytest.raises(
-        FailedPreconditionError, match=r'Variables "a/w", "c/w" are uninitialized.*model.specs'
-    ):
+    with pytest.raises(FailedPreconditionError, match=r'Variables "a/w", "c/w" are uninitialized.*model.specs'):
         fill(holes, 0)
     with pytest.raises(FailedPreconditionError, match='Variable "a/w" is uninitialized'):
         fill({"a/w": holes["a/w"]}, 0)
@@ -501,9 +488,7 @@ def test_holes_without_initializer_are_all_named() -> None:
 def test_bad_results(initializer: Any, error: type[Exception], text: str, route: str) -> None:
     sharding = NamedSharding(mesh(), PartitionSpec()) if route == "sharded" else None
     holes = {"scope/w": hole(initializer, (2, 3), sharding=sharding)}
-    with pytest.raises(
-        error, match=rf'Variable "scope/w" \(float32\[2, 3\]\) could not be initialized.*{text}'
-    ):
+    with pytest.raises(error, match=rf'Variable "scope/w" \(float32\[2, 3\]\) could not be initialized.*{text}'):
         run_route(route, holes)
 
 

@@ -1,5 +1,7 @@
 """`jv.grad` and `jv.value_and_grad`: what they select, what they return, what they refuse."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,11 @@ def test_wrt_forms(variables, wrt, keys):
 
 def test_wrt_view(variables):
     view = jv.Variables({"conv/w": jnp.zeros(2)})
-    assert list(jv.grad(loss, wrt=view)(variables)) == ["conv/w"]
+    kept = weakref.ref(view["conv/w"])
+    gradient = jv.grad(loss, wrt=view)
+    assert list(gradient(variables)) == ["conv/w"]
+    del view
+    assert kept() is None  # only the names are kept
 
 
 def test_agrees_with_numerical_gradients(variables):

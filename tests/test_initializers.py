@@ -156,9 +156,7 @@ def test_uniform_unit_scaling() -> None:
 
 
 # upstream 6: Orthogonal ShapesValues, Gain; test_Orthogonal
-@pytest.mark.parametrize(
-    "shape", [(10, 10), (10, 4), (4, 10), (2, 3, 5), (5, 3, 2), (7, 1), (1, 7), (2, 3, 4, 5)]
-)
+@pytest.mark.parametrize("shape", [(10, 10), (10, 4), (4, 10), (2, 3, 5), (5, 3, 2), (7, 1), (1, 7), (2, 3, 4, 5)])
 def test_orthogonal(shape: tuple[int, ...]) -> None:
     values = sample(init.orthogonal(2.0), shape).reshape(-1, shape[-1]) / 2
     rows, columns = values.shape
@@ -507,9 +505,7 @@ def test_all_matches_jax_signature() -> None:
         assert initializer(key=KEY, shape=(2, 2), dtype=jnp.float32).shape == (2, 2)
 
 
-@given(
-    st.lists(st.floats(-1e6, 1e6, width=32), max_size=12), st.lists(st.integers(0, 4), min_size=1, max_size=3)
-)
+@given(st.lists(st.floats(-1e6, 1e6, width=32), max_size=12), st.lists(st.integers(0, 4), min_size=1, max_size=3))
 def test_constant_repeats_the_last(values: list[float], shape: list[int]) -> None:
     size = math.prod(shape)
     if len(values) > size > 0:

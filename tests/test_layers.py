@@ -90,16 +90,12 @@ def test_regularizers_add_to_the_scopes():
 def normalizer(case):
     arguments = dict(case["arguments"])
     for i, part in enumerate(("beta", "gamma", "moving_mean", "moving_variance")):
-        arguments[f"{part}_initializer"] = lambda key, shape, dtype, i=i: jnp.asarray(
-            np.abs(ramp(shape, i)) + 0.5
-        )
+        arguments[f"{part}_initializer"] = lambda key, shape, dtype, i=i: jnp.asarray(np.abs(ramp(shape, i)) + 0.5)
     return arguments
 
 
 FORMS = [(case, "jit") for case in GOLDEN["batch_norms"]]
-FORMS += [
-    (case, form) for case in GOLDEN["batch_norms"][:7:2] for form in ("eager", "traced training", "scan")
-]
+FORMS += [(case, form) for case in GOLDEN["batch_norms"][:7:2] for form in ("eager", "traced training", "scan")]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +168,7 @@ def test_batch_normalization_gradients_and_state_together():
     variables = model.init(0, x)
     (_, after), gradients = jv.value_and_grad(model.apply, has_aux=True)(variables, x)
     assert sorted(gradients) == ["batch_normalization/beta", "batch_normalization/gamma"]
-    np.testing.assert_allclose(
-        after["batch_normalization/moving_mean"], 0.5 * x.mean(0), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(after["batch_normalization/moving_mean"], 0.5 * x.mean(0), rtol=1e-5, atol=1e-6)
     for key in gradients:
         ahead, behind = (variables._set(key, variables[key] + e) for e in (1e-2, -1e-2))
         slope = (model.apply(ahead, x)[0] - model.apply(behind, x)[0]) / 2e-2

@@ -95,14 +95,10 @@ def test_gradients_of_pooling():
 
 def test_bias_add():
     x = ramp([2, 3, 4])
-    np.testing.assert_allclose(
-        jv.nn.bias_add(x, np.arange(4.0)), x + np.arange(4, dtype=np.float32).reshape(1, 1, 4)
-    )
+    np.testing.assert_allclose(jv.nn.bias_add(x, np.arange(4.0)), x + np.arange(4, dtype=np.float32).reshape(1, 1, 4))
     second = jv.nn.bias_add(x, np.arange(3.0), "NCW")
     np.testing.assert_allclose(second, x + np.arange(3, dtype=np.float32).reshape(1, 3, 1))
-    np.testing.assert_allclose(
-        jv.nn.bias_add(x[0], np.arange(4.0), "NC"), x[0] + np.arange(4, dtype=np.float32)[None]
-    )
+    np.testing.assert_allclose(jv.nn.bias_add(x[0], np.arange(4.0), "NC"), x[0] + np.arange(4, dtype=np.float32)[None])
     with pytest.raises(InvalidArgumentError, match=r"value \(2, 3, 4\), bias \(3,\)"):
         jv.nn.bias_add(x, np.arange(3.0))
     with pytest.raises(InvalidArgumentError, match="data_format"):

@@ -68,16 +68,11 @@ def test_steps_are_tensorflows(case, jitted):
     golden = GOLDEN["cases"][case]
     states = golden["states"]
     optimizer = getattr(jv.train, golden["class"])(**golden["arguments"])
-    variables = optimizer.init(
-        jv.Variables({key: np.array(states[0][key], np.float32) for key in ("net/w", "net/b")})
-    )
+    variables = optimizer.init(jv.Variables({key: np.array(states[0][key], np.float32) for key in ("net/w", "net/b")}))
     step = jax.jit(optimizer.apply_gradients) if jitted else optimizer.apply_gradients
     for number, state in enumerate(states):
         if number:
-            grads = {
-                key: np.array(all_steps[number - 1], np.float32)
-                for key, all_steps in GOLDEN["gradients"].items()
-            }
+            grads = {key: np.array(all_steps[number - 1], np.float32) for key, all_steps in GOLDEN["gradients"].items()}
             variables = step(grads, variables)
         assert sorted(variables) == sorted(state)
         for key, value in state.items():
@@ -88,9 +83,7 @@ def test_goes_on_from_any_step_of_tensorflow():
     """A run resumed from TensorFlow's state of step 2 ends where TensorFlow ended."""
     golden = GOLDEN["cases"]["adam"]
     optimizer = jv.train.AdamOptimizer()
-    start = optimizer.init(
-        jv.Variables({k: np.array(golden["states"][0][k], np.float32) for k in ("net/w", "net/b")})
-    )
+    start = optimizer.init(jv.Variables({k: np.array(golden["states"][0][k], np.float32) for k in ("net/w", "net/b")}))
     variables = start._with_leaves(jnp.float32(golden["states"][2][key]) for key in start)
     for number in (2, 3):
         grads = {key: np.array(steps[number], np.float32) for key, steps in GOLDEN["gradients"].items()}
@@ -99,9 +92,7 @@ def test_goes_on_from_any_step_of_tensorflow():
         np.testing.assert_allclose(variables[key], np.float32(value), rtol=4e-6, atol=4e-7)
 
 
-@pytest.mark.parametrize(
-    "case", GOLDEN["schedules"], ids=lambda case: f"{case['name']}-{len(case['arguments'])}"
-)
+@pytest.mark.parametrize("case", GOLDEN["schedules"], ids=lambda case: f"{case['name']}-{len(case['arguments'])}")
 def test_decays_are_tensorflows(case):
     schedule = getattr(jv.train, case["name"])(**case["arguments"])
     jitted = jax.jit(schedule)
@@ -194,9 +185,7 @@ def test_names_survive_a_new_process(net):
 
 
 def test_ftrl_slot_names(net):
-    check_names(
-        "ftrl", jv.train.FtrlOptimizer(0.1, accum_name="acc", linear_name="lin", var_list="net/w").init(net)
-    )
+    check_names("ftrl", jv.train.FtrlOptimizer(0.1, accum_name="acc", linear_name="lin", var_list="net/w").init(net))
 
 
 def test_slot_flags(variables):
@@ -316,9 +305,7 @@ def test_to_and_from_optax(variables):
 
 
 def test_extra_arguments_reach_the_transformation(variables):
-    tx = optax.chain(
-        optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=0, factor=0.5, accumulation_size=1)
-    )
+    tx = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=0, factor=0.5, accumulation_size=1))
     optimizer = jv.train.Optimizer(tx)
     state = optimizer.init(variables)
     for value in (1.0, 2.0, 2.0):
@@ -341,9 +328,7 @@ def test_init_adds_slots_of_new_variables_only(variables):
     optimizer = make("AdamOptimizer")
     state = optimizer.apply_gradients(gradients_like(variables), optimizer.init(variables))
     spec = VariableSpec("c/w", (2,), np.float32)
-    grown = jv.Variables.from_specs(
-        [*((state.variable_specs[key], state[key]) for key in state), (spec, jnp.zeros(2))]
-    )
+    grown = jv.Variables.from_specs([*((state.variable_specs[key], state[key]) for key in state), (spec, jnp.zeros(2))])
     result = optimizer.init(grown)
     assert sorted(set(result) - set(grown)) == ["c/w/Adam", "c/w/Adam_1"]
     assert result["a/w/Adam"] is state["a/w/Adam"]
@@ -466,9 +451,7 @@ def test_schedules_read_the_step_before_it_counts(variables):
     # Without global_step= the counter is found by its collection and not counted.
     after = optimizer.apply_gradients(gradients_like(variables), state)
     assert int(after["global_step"]) == 3
-    with pytest.raises(
-        FailedPreconditionError, match=r"GradientDescent needs the step counter.*create_global_step"
-    ):
+    with pytest.raises(FailedPreconditionError, match=r"GradientDescent needs the step counter.*create_global_step"):
         optimizer.apply_gradients(gradients_like(variables), variables)
 
 
@@ -493,9 +476,7 @@ def test_constraints_apply_after_the_update():
 
     spec = VariableSpec("w", (3,), np.float32, constraint=clip)
     variables = jv.Variables.from_specs([(spec, jnp.array([0.4, 0.0, -0.4]))])
-    after = jv.train.GradientDescentOptimizer(1.0).apply_gradients(
-        {"w": jnp.array([-1.0, 0.25, 1.0])}, variables
-    )
+    after = jv.train.GradientDescentOptimizer(1.0).apply_gradients({"w": jnp.array([-1.0, 0.25, 1.0])}, variables)
     np.testing.assert_allclose(after["w"], [0.5, -0.25, -0.5])
 
     bad = VariableSpec("w", (3,), np.float32, constraint=jnp.sum)
@@ -556,9 +537,7 @@ def test_apply_without_init(variables):
         r"variables = optimizer\.init\(variables\)",
     ):
         make("AdamOptimizer").apply_gradients(gradients_like(variables), variables)
-    with pytest.raises(
-        FailedPreconditionError, match=r"slots missing for optimizer Optimizer: .*a/w/Optimizer/mu"
-    ):
+    with pytest.raises(FailedPreconditionError, match=r"slots missing for optimizer Optimizer: .*a/w/Optimizer/mu"):
         jv.train.Optimizer(optax.adam(0.1)).apply_gradients(gradients_like(variables), variables)
 
 
@@ -573,9 +552,7 @@ def test_bad_gradients_are_listed_together(variables):
     optimizer = make("GradientDescentOptimizer")
     with pytest.raises(NotFoundError, match=r"do not exist:\n.*a/v.*[Nn]earest.*a/w.*\n.*zzz"):
         optimizer.apply_gradients({"a/v": 1.0, "zzz": 2.0, "b/w": jnp.ones(3)}, variables)
-    with pytest.raises(
-        InvalidArgumentError, match=r"a/w: shape \(2, 3\), gradient \(3,\)\n  b/w: shape \(3,\)"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"a/w: shape \(2, 3\), gradient \(3,\)\n  b/w: shape \(3,\)"):
         optimizer.apply_gradients({"a/w": jnp.ones(3), "b/w": jnp.ones((1, 3))}, variables)
     with pytest.raises(InvalidArgumentError, match="no gradients provided for any variable: a/w, b/w"):
         optimizer.apply_gradients({"a/w": None, "b/w": None}, variables)
@@ -632,9 +609,7 @@ def test_bad_constructors():
         jv.train.AdamOptimizer(name="")
     with pytest.raises(InvalidArgumentError, match="must be positive"):
         jv.train.AdagradOptimizer(0.1, initial_accumulator_value=0.0)
-    with pytest.raises(
-        InvalidArgumentError, match=r"l1_regularization_strength -1\.0 needs to be positive or zero"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"l1_regularization_strength -1\.0 needs to be positive or zero"):
         jv.train.FtrlOptimizer(0.1, l1_regularization_strength=-1.0)
     with pytest.raises(InvalidArgumentError, match=r"learning_rate_power 0\.5"):
         jv.train.FtrlOptimizer(0.1, learning_rate_power=0.5)

@@ -79,7 +79,5 @@ def test_jaxvars_agrees_on_a_sample(programs: list[dict[str, Any]], tf1_op_names
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["store", "specs", "apply"])
 @pytest.mark.parametrize("tf1_op_names", [False, True])
-def test_jaxvars_agrees_on_all_programs(
-    programs: list[dict[str, Any]], tf1_op_names: bool, kind: str
-) -> None:
+def test_jaxvars_agrees_on_all_programs(programs: list[dict[str, Any]], tf1_op_names: bool, kind: str) -> None:
     check_jaxvars(programs, tf1_op_names, kind)

@@ -38,9 +38,7 @@ def test_a_pattern_ending_in_a_slash_is_a_scope():
     assert renamed({"conv1/": "", "conv10/": "x/"})["conv1/biases"] == "biases"
     assert renamed({"/": "all/"})["step"] == "all/step"
     assert renamed({"conv1/": "/", "conv10/": None})["conv1/biases"] == "biases"
-    with pytest.raises(
-        InvalidArgumentError, match=r'a scope is replaced by a scope. Write: \("conv1/", "tower/"\)'
-    ):
+    with pytest.raises(InvalidArgumentError, match=r'a scope is replaced by a scope. Write: \("conv1/", "tower/"\)'):
         renamed({"conv1/": "tower"})
 
 

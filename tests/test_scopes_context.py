@@ -410,9 +410,7 @@ def test_a_thousand_default_names_cost_no_more_each_than_a_few() -> None:
         started = time.perf_counter()
         for _ in range(3000):
             opened(None, "layer")
-        assert (
-            time.perf_counter() - started < 3.0
-        )  # a search from the beginning each time takes many times that
+        assert time.perf_counter() - started < 3.0  # a search from the beginning each time takes many times that
 
 
 def test_deep_nesting() -> None:

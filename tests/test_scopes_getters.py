@@ -151,9 +151,7 @@ def test_trainable(trainable: Any, synchronization: Any, expected: bool) -> None
 
 
 def test_synchronization_and_aggregation_are_checked() -> None:
-    with pytest.raises(
-        InvalidArgumentError, match="Invalid variable synchronization mode: 3 for variable: w"
-    ):
+    with pytest.raises(InvalidArgumentError, match="Invalid variable synchronization mode: 3 for variable: w"):
         request_variable(record, "w", synchronization=3)
     with pytest.raises(InvalidArgumentError, match="Invalid variable aggregation mode"):
         request_variable(record, "w", aggregation="mean")

@@ -24,8 +24,7 @@ def test_text_table():
     assert str(model().summary()) == repr(model().summary())
     both = "variables, trainable_variables"
     assert str(model().summary()).splitlines() == [
-        "name           shape          dtype     count  bytes  trainable  collections"
-        "                     sharding",
+        "name           shape          dtype     count  bytes  trainable  collections                     sharding",
         "-------------  -------------  --------  -----  -----  ---------"
         "  ------------------------------  -------------",
         f"conv1/biases   (32,)          bfloat16     32     64  yes        {both}  cpu:0",

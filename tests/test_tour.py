@@ -57,8 +57,10 @@ def tour(*arguments: str, cwd: Path, terminal: bool = False) -> Run:
 
 def _in_terminal(command: list[str], cwd: Path, environment: dict[str, str]) -> Run:
     import pty
+    import termios
 
     here, there = pty.openpty()
+    termios.tcsetwinsize(there, (40, 120))
     with subprocess.Popen(command, stdout=there, stderr=there, cwd=cwd, env=environment) as process:
         os.close(there)
         chunks: list[bytes] = []

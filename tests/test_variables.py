@@ -24,9 +24,7 @@ from jaxvars.layout import Layout
 from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.variables import Variables
 
-NAMES = st.lists(
-    st.from_regex(r"[a-z0-9_]{1,3}(/[a-z0-9_]{1,3}){0,2}", fullmatch=True), unique=True, max_size=8
-)
+NAMES = st.lists(st.from_regex(r"[a-z0-9_]{1,3}(/[a-z0-9_]{1,3}){0,2}", fullmatch=True), unique=True, max_size=8)
 
 
 def make(**values):
@@ -144,9 +142,7 @@ def test_a_deleted_value_says_who_took_it():
 
 
 def specs_of(*pairs):
-    return Variables.from_specs(
-        (VariableSpec(key, (), "float32", **more), np.float32(0)) for key, more in pairs
-    )
+    return Variables.from_specs((VariableSpec(key, (), "float32", **more), np.float32(0)) for key, more in pairs)
 
 
 def test_structure_does_not_depend_on_creation_order_or_notes():

@@ -130,9 +130,7 @@ def test_union_right_wins_but_a_hole_never_over_a_value():
     merged = left | right
     assert values(merged) == {"a": 1.0, "b": 2.0, "c": 2.0, "h": 5.0}
     assert list(merged.non_trainable) == ["b"]  # the description comes with the value
-    assert (Variables({"h": Hole((), "float32")}) | Variables({"h": Hole((), "float32")})).uninitialized == (
-        "h",
-    )
+    assert (Variables({"h": Hole((), "float32")}) | Variables({"h": Hole((), "float32")})).uninitialized == ("h",)
 
 
 def test_union_with_a_dict_keeps_the_description():
@@ -170,9 +168,7 @@ def test_rename_swaps_rotates_and_transforms():
 
 def test_rename_refuses_clashes_and_idle_or_turned_rules():
     variables = Variables({"tower/w": 1.0, "tower/b": 1.0})
-    with pytest.raises(
-        InvalidArgumentError, match='several variables get one name:\n  "x" from tower/b, tower/w'
-    ):
+    with pytest.raises(InvalidArgumentError, match='several variables get one name:\n  "x" from tower/b, tower/w'):
         variables.rename([("tower/.*", "x")])
     with pytest.raises(InvalidArgumentError, match="non-empty"):
         variables.rename([("tower/w", "")])

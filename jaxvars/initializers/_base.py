@@ -113,9 +113,7 @@ class Initializer:
     def __repr__(self) -> str:
         name = self.spelling or type(self).__name__
         fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        given = [
-            (f.name, getattr(self, f.name)) for f in fields if f.repr and getattr(self, f.name) != f.default
-        ]
+        given = [(f.name, getattr(self, f.name)) for f in fields if f.repr and getattr(self, f.name) != f.default]
         shown = [f"{key}={value!s}" if key == "dtype" else f"{key}={value!r}" for key, value in given]
         return f"{name}({', '.join(shown)})"
 

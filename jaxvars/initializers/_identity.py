@@ -57,9 +57,7 @@ def _of_function(function: Any) -> Hashable | None:
         return None
     code: CodeType = function.__code__
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    bound = _plain(
-        (tuple(cells), function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items())))
-    )
+    bound = _plain((tuple(cells), function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))))
     return None if bound is None else ("jax", code, bound)
 
 

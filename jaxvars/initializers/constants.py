@@ -105,9 +105,7 @@ class Constant(Initializer):
         Initializer.__post_init__(self)
         object.__setattr__(self, "_elements", _constant_elements(self.value))
         if not isinstance(self.value, int | float | complex):
-            object.__setattr__(
-                self, "value", self._elements
-            )  # what the caller later writes into it must not count
+            object.__setattr__(self, "value", self._elements)  # what the caller later writes into it must not count
 
     def check(self, shape: Shape, dtype: DType) -> None:
         """Refuse too many elements, and with `verify_shape` any other shape."""
@@ -115,13 +113,12 @@ class Constant(Initializer):
             raise InvalidTypeError(
                 f"Expected a value of shape {shape}, but got {self._elements.shape}, with verify_shape=True."
             )
+        cast_host_value(self._elements, dtype)  # TF1 complains of the dtype first
         size = int(np.prod(shape))
         if self._elements.size > size > 0:
             raise InvalidArgumentError(
-                f"Too many elements provided. Takes at most {size} for shape {shape}, "
-                f"but got {self._elements.size}."
+                f"Too many elements provided. Takes at most {size} for shape {shape}, but got {self._elements.size}."
             )
-        cast_host_value(self._elements, dtype)
 
     def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
         """The array: the elements in row-major order, then the last one again and again."""
@@ -147,9 +144,7 @@ class Constant(Initializer):
         )
 
     def __hash__(self) -> int:
-        head = self._elements.reshape(-1)[
-            :64
-        ].tobytes()  # enough to tell most apart; a pretrained matrix may be large
+        head = self._elements.reshape(-1)[:64].tobytes()  # enough to tell most apart; a pretrained matrix may be large
         return hash((self._note(), self._elements.shape, head))
 
     def _note(self) -> tuple[Any, bool]:
@@ -157,9 +152,7 @@ class Constant(Initializer):
 
     def __repr__(self) -> str:
         size = self._elements.size
-        value = (
-            repr(self._elements.tolist()) if size <= 8 else f"<{size} elements, shape {self._elements.shape}>"
-        )
+        value = repr(self._elements.tolist()) if size <= 8 else f"<{size} elements, shape {self._elements.shape}>"
         return f"{self.spelling}({value}{', verify_shape=True' if self.verify_shape else ''})"
 
 

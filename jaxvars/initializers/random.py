@@ -62,9 +62,7 @@ def draw(how: Draw, key: jax.Array, shape: Shape, dtype: DType) -> jax.Array:
 def _below(limit: float, dtype: DType) -> np.ndarray[Any, Any]:
     """The largest number of `dtype` below `limit`: rounding must not return the excluded end of [a, b)."""
     rounded = np.asarray(limit).astype(dtype)
-    return (
-        rounded if float(rounded) < limit else np.nextafter(rounded, np.asarray(jnp.finfo(dtype).min, dtype))
-    )
+    return rounded if float(rounded) < limit else np.nextafter(rounded, np.asarray(jnp.finfo(dtype).min, dtype))
 
 
 class FloatInitializer(Initializer):
@@ -95,9 +93,7 @@ class FloatInitializer(Initializer):
                 if jnp.issubdtype(dtype, np.complexfloating)
                 else "Use zeros, ones, constant or random_uniform(minval, maxval) instead."
             )
-            raise InvalidTypeError(
-                f"{self!r} makes floating point values, but {dtype} was asked for. {advice}"
-            )
+            raise InvalidTypeError(f"{self!r} makes floating point values, but {dtype} was asked for. {advice}")
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
         return draw(self.draw_for(shape), self._key(key), shape, dtype)
@@ -206,9 +202,7 @@ class RandomUniform(Initializer):
                 raise InvalidTypeError(f"Expected {dtype}, but got {end!r} of type 'float' in {self!r}.")
         limits = jnp.iinfo(dtype)
         if not limits.min <= low < high <= limits.max + 1:
-            raise InvalidArgumentError(
-                f"Need minval < maxval within {dtype}, got {low} and {high} in {self!r}."
-            )
+            raise InvalidArgumentError(f"Need minval < maxval within {dtype}, got {low} and {high} in {self!r}.")
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
         if not is_integer(dtype):

@@ -108,9 +108,7 @@ class Collections:
                 f"The scope {scope!r} of get_collection({key!r}) is not a regular expression: {error}. "
                 f"For a plain prefix write scope=re.escape({scope!r})."
             ) from error
-        return [
-            item for item in items if isinstance(name := getattr(item, "name", None), str) and matches(name)
-        ]
+        return [item for item in items if isinstance(name := getattr(item, "name", None), str) and matches(name)]
 
     def get_ref(self, key: str) -> list[Any]:
         """Return the live list itself, made when it does not exist (``tf.get_collection_ref``)."""
@@ -128,8 +126,7 @@ class Collections:
     def snapshot(self) -> CollectionsSnapshot:
         """Remember the present state, at the cost of one entry per key: lists only grow by appending."""
         return {
-            key: (items, list(items) if key in self._handed_out else len(items))
-            for key, items in self._lists.items()
+            key: (items, list(items) if key in self._handed_out else len(items)) for key, items in self._lists.items()
         }
 
     def restore(self, snapshot: CollectionsSnapshot) -> None:

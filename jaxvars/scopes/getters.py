@@ -72,9 +72,7 @@ def accepts(function: Getter, keyword: str) -> bool:
     if isinstance(code, CodeType):  # a plain function: no need for the slow signature()
         if code.co_flags & _TAKES_KEYWORDS:
             return True
-        return (
-            keyword in code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
-        )
+        return keyword in code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature
@@ -149,6 +147,12 @@ class variable_creator_scope(ScopeDecorator):
 
     def _again(self) -> Self:
         return type(self)(self._creator)
+
+
+def has_creators() -> bool:
+    """Whether a `variable_creator_scope` is open here."""
+    context = current.get()
+    return context is not None and bool(context.creators)
 
 
 def create_variable(default_creator: Creator, **kwargs: Any) -> Any:

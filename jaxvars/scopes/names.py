@@ -86,9 +86,7 @@ def reject_variable_name(name: object) -> None:
     if name is None or name == "":
         raise InvalidArgumentError(f"get_variable needs a name, got {name!r}{where}.\n{remedy}")
     kind = type(name).__name__
-    raise InvalidTypeError(
-        f"The name of a variable must be a string, got {name!r} ({kind}){where}.\n{remedy}"
-    )
+    raise InvalidTypeError(f"The name of a variable must be a string, got {name!r} ({kind}){where}.\n{remedy}")
 
 
 def _complaint(name: str, subject: str, rule: str) -> str:

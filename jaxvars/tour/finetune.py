@@ -77,17 +77,13 @@ def accuracy(variables: jv.Variables, examples: Examples) -> float:
 
 
 def run_steps(
-    step: Step,
-    variables: jv.Variables,
-    train: Examples,
-    test: Examples,
-    until: int,
-    course: Course,
+    step: Step, variables: jv.Variables, train: Examples, test: Examples, until: int, course: Course
 ) -> jv.Variables:
     """Train until `global_step` is `until`, with a progress bar in a terminal, and note the `course`."""
     start = int(variables["global_step"])
+    progress = {"desc": "  training", "unit": "step", "initial": start, "total": until, "leave": False}
     # disable=None: no bar, and no control characters, where standard error is a file or a pipe.
-    with tqdm(range(start, until), desc="  training", unit="step", leave=False, disable=None) as bar:
+    with tqdm(range(start, until), disable=None, **progress) as bar:
         for number in bar:
             loss, variables = step(variables, train)
             course.losses.append(float(loss))

@@ -21,7 +21,7 @@ def reader(images: jax.Array, classes: int, training: bool = False) -> jax.Array
             x = jax.nn.relu(jv.nn.conv2d(images, kernel) + bias)
         x = jv.layers.max_pooling2d(x, 2, 2)
         x = jv.layers.conv2d(x, 32, 3, padding="same", use_bias=False, name="block")
-        x = jv.layers.batch_normalization(x, training=training, name="norm")
+        x = jv.layers.batch_normalization(x, momentum=0.95, training=training, name="norm")
         x = jv.layers.max_pooling2d(jax.nn.relu(x), 2, 2)
         x = jv.layers.dense(x.reshape(x.shape[0], -1), 48, activation=jax.nn.relu, name="hidden")
         return jv.layers.dense(x, classes, name="head")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxvars._source import user_site
 from jaxvars.buffers import unshared
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
-from jaxvars.gradients import check_variables, differentiate, selected_keys, subset
+from jaxvars.gradients import check_variables, differentiate, selected_keys, subset, without_values
 from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.train import updates
 from jaxvars.train.global_steps import find_global_step
@@ -79,7 +79,7 @@ class Optimizer:
             raise InvalidArgumentError(f"number counts optimizers from 0, got {number}")
         self._transformation = optax.with_extra_args_support(optax_tx)
         self._name = name
-        self._var_list = var_list
+        self._var_list = without_values(var_list)
         self._names: SlotNames = FieldNames(name, number)
         self._wants_step = False
         self._templates: dict[Any, Any] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -12,8 +11,10 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxvars.checkpoint.mapping import Want
+from jaxvars.checkpoint.matching import make_rows
 from jaxvars.checkpoint.paths import exists, local_path
-from jaxvars.checkpoint.plan import RestorePlan, make_plan
+from jaxvars.checkpoint.plan import RestorePlan
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.restore import restore_from
@@ -183,9 +184,7 @@ class Saver:
             return into
         part = subset(into, tuple(sorted(chosen)))
         with _open(save_path) as reader:
-            plan = make_plan(
-                reader, os.fspath(save_path), part, self._rules(reader, part, chosen), None, False, "restore"
-            )
+            plan = self._plan(reader, save_path, part, chosen)
             _check_plan(plan)
             restored = restore_from(reader, plan, part, None)
         index, leaves = into._layout.index, list(into._leaves)
@@ -282,17 +281,17 @@ class Saver:
         if old is not None:
             delete_checkpoint(old)
 
-    def _rules(self, reader: CheckpointReader, part: Variables, chosen: Mapping[str, str]) -> list[Any]:
-        """Rules for `make_plan`: literal names, and the function that reshapes where that is wanted."""
-        rules: list[Any] = []
+    def _plan(
+        self, reader: CheckpointReader, path: str | os.PathLike[str], part: Variables, chosen: Mapping[str, str]
+    ) -> RestorePlan:
+        """The plan of a restore by these names, with the function that reshapes where that is wanted."""
+        wants: dict[str, Want] = {}
         for key, in_file in chosen.items():
-            rule: tuple[Any, ...] = (re.escape(key), in_file.replace("\\", "\\\\"))
-            info = reader.tensors.get(in_file)
-            shape = part[key].shape
-            if self._reshape and info is not None and info.shape != shape and info.size == part[key].size:
-                rule = (*rule, _Reshape(shape))
-            rules.append(rule)
-        return rules
+            info, value = reader.tensors.get(in_file), part[key]
+            other = info is not None and info.shape != value.shape and info.size == value.size
+            wants[key] = Want(in_file, _Reshape(value.shape) if self._reshape and other else None)
+        rows = make_rows(reader, part, wants, False)
+        return RestorePlan(os.fspath(path), reader.format, tuple(rows), (), len(reader))
 
 
 @dataclasses.dataclass(frozen=True)
