@@ -1,5 +1,6 @@
 """`jv.train.Saver`. Methods named ``testSomething`` are the behaviours that TensorFlow's saver_test.py checks."""
 
+import json
 import os
 import shutil
 import time
@@ -533,3 +534,32 @@ def test_a_failed_save_changes_nothing(folder, monkeypatch):
     assert saver.last_checkpoints == [first]
     assert Path(folder + "/checkpoint").read_text() == before
     check(jv.train.Saver().restore(make(v=0.0), first), v=1.0)
+
+
+def test_a_run_of_tensorflow_goes_on_as_tensorflow_did():
+    """From TensorFlow's checkpoint of step 3 to its state of step 7 (tools/record_resume_golden.py)."""
+    golden = Path(__file__).parent / "golden" / "resume"
+    x = np.linspace(-1, 1, 12).reshape(6, 2).astype(np.float32)
+    y = x.sum(1, keepdims=True)
+
+    def net(x):
+        with jv.variable_scope("net"):
+            return x @ jv.get_variable("w", [2, 1]) + jv.nn.bias_add(jnp.zeros([6, 1]), jv.get_variable("b", [1]))
+
+    model = jv.transform(net)
+    optimizer = jv.train.AdamOptimizer(jv.train.exponential_decay(0.1, decay_steps=2, decay_rate=0.5))
+
+    @jax.jit
+    def step(variables):
+        loss, grads = jv.value_and_grad(lambda v: jnp.mean((model(v, x) - y) ** 2))(variables)
+        return loss, optimizer.apply_gradients(grads, variables, global_step="global_step")
+
+    holes = optimizer.init(jv.train.create_global_step(model.specs(x)))
+    variables = jv.train.Saver().restore(holes, jv.train.latest_checkpoint(golden))
+    assert jv.train.global_step(variables) == 3
+    for _ in range(4):
+        _, variables = step(variables)
+    end = json.loads((golden / "end.json").read_text())
+    assert sorted(end) == list(variables)
+    for key, value in end.items():
+        np.testing.assert_allclose(variables[key], np.asarray(value, variables[key].dtype), rtol=1e-6, err_msg=key)

@@ -179,9 +179,7 @@ def schedules() -> list[dict]:
         with tf.Graph().as_default(), v1.Session() as session:
             step = v1.placeholder(tf.int64, [])
             if name == "piecewise_constant":
-                rate = v1.train.piecewise_constant(
-                    step, [np.int64(b) for b in kwargs["boundaries"]], kwargs["values"]
-                )
+                rate = v1.train.piecewise_constant(step, [np.int64(b) for b in kwargs["boundaries"]], kwargs["values"])
             else:
                 rate = getattr(v1.train, name)(global_step=step, **kwargs)
             values = [float(session.run(rate, {step: s})) for s in steps]
