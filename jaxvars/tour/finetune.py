@@ -81,9 +81,9 @@ def run_steps(
 ) -> jv.Variables:
     """Train until `global_step` is `until`, with a progress bar in a terminal, and note the `course`."""
     start = int(variables["global_step"])
-    progress = {"desc": "  training", "unit": "step", "initial": start, "total": until, "leave": False}
     # disable=None: no bar, and no control characters, where standard error is a file or a pipe.
-    with tqdm(range(start, until), disable=None, **progress) as bar:
+    bar = tqdm(range(start, until), "  training", until, leave=False, initial=start, unit="step", disable=None)
+    with bar:
         for number in bar:
             loss, variables = step(variables, train)
             course.losses.append(float(loss))
