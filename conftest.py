@@ -1,0 +1,27 @@
+"""Strict surroundings for every test: 8 fake devices, no rank promotion, no frame left open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+# Our own code never relies on rank promotion. Examples are users' text and run with JAX's defaults.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(request: pytest.FixtureRequest) -> Iterator[None]:
+    from jaxvars.frame import open_frame
+
+    if isinstance(request.node, pytest.DoctestItem):
+        with jax.numpy_rank_promotion("allow"):
+            yield
+    else:
+        yield
+    assert open_frame() is None, "a frame was left open"
