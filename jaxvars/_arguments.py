@@ -48,6 +48,10 @@ _NAMED: dict[Any, str] = {
     "int": "int32",
 }
 _INT32 = np.iinfo(np.int32)
+# Names that mean the same with and without x64; almost every call asks for one of these.
+_FIXED: dict[Any, np.dtype[Any]] = {
+    name: np.dtype(name) for name in ("float32", "float16", "int32", "int16", "int8", "uint32", "uint16", "uint8", "bool")
+}
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -66,7 +70,9 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
       >>> as_dtype("float"), as_dtype(int), as_dtype(jnp.bfloat16)
       (dtype('float32'), dtype('int32'), dtype(bfloat16))
     """
-    if isinstance(dtype, str | type | np.dtype):  # these hash, and every get_variable asks for one
+    if type(dtype) is str and dtype in _FIXED:
+        return _FIXED[dtype]
+    if isinstance(dtype, str | type | np.dtype):  # these hash
         return _written_dtype(cast(Any, dtype), jax.config.read("jax_enable_x64"))
     extended = _extended_dtype(dtype)
     return extended if extended is not None else _array_dtype(_numpy_dtype(dtype))
@@ -136,6 +142,8 @@ def shape_as_tuple(shape: Any) -> tuple[int | None, ...] | None:
     """
     if shape is None:
         return None
+    if type(shape) in (list, tuple) and all([type(d) is int and d >= 0 for d in shape]):
+        return tuple(shape)
     if hasattr(shape, "as_list"):
         if getattr(shape, "rank", 0) is None:  # tf.TensorShape(None)
             return None

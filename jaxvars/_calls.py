@@ -54,15 +54,17 @@ BRANCHES = frozenset({"jax.lax.cond", "jax.lax.switch"})
 # the loops under ``jax.disable_jit``).
 REPEATING = LOOPS | {"jax.lax.associative_scan"}
 
-_kinds: dict[str, bool] = {}
 
+class _IsJax(dict[str, bool]):
+    """File name -> whether it is JAX's. A table, because every read of a variable asks for several frames."""
 
-def _is_jax(filename: str) -> bool:
-    kind = _kinds.get(filename)
-    if kind is None:
+    def __missing__(self, filename: str) -> bool:
         kind = filename.startswith(_JAX) and not filename.endswith(_NEUTRAL)
-        _kinds[filename] = kind
-    return kind
+        self[filename] = kind
+        return kind
+
+
+_is_jax = _IsJax()
 
 
 def _transform_of(code: CodeType) -> str | None:
@@ -91,13 +93,13 @@ def jax_calls(root: FrameType | None) -> list[JaxCall]:
     frame: FrameType | None = sys._getframe(1)
     body: FrameType | None = None
     while frame is not None and frame is not root:
-        if not _is_jax(frame.f_code.co_filename):
+        if not _is_jax[frame.f_code.co_filename]:
             body = frame
             frame = frame.f_back
             continue
         entry = frame
         transforms: list[str] = []
-        while frame is not None and frame is not root and _is_jax(frame.f_code.co_filename):
+        while frame is not None and frame is not root and _is_jax[frame.f_code.co_filename]:
             name = _transform_of(frame.f_code)
             if name is not None and name not in transforms:
                 transforms.append(name)

@@ -15,6 +15,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, neares
 from jaxvars.frame import Frame, Slot
 from jaxvars.scopes.collections import GraphKeys, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
+from jaxvars.scopes.names import check_variable_name
 from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.variable import Variable
 
@@ -77,9 +78,7 @@ class DefiningFrame(Frame):
         if slot is None:
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             if has_creators():
-                return create_variable(
-                    lambda **changed: self._create(definition, changed, name, regularizer), **_asked(definition)
-                )
+                return self._create_through_scopes(definition, name, regularizer)
             slot = self._new_slot(definition, name)
         if reuse is True:
             self._check_sharing(slot, shape, known_shape, dtype)
@@ -87,6 +86,14 @@ class DefiningFrame(Frame):
             self.check_given(slot, known_shape, known_dtype)
         self._join(slot, regularizer)
         return slot.handle
+
+    def _create_through_scopes(self, definition: Definition, store_key: str | None, regularizer: Any) -> Variable:
+        """Make a variable through the open creator scopes."""
+
+        def create(**changed: Any) -> Variable:
+            return self._create(definition, changed, store_key, regularizer)
+
+        return create_variable(create, **_asked(definition))
 
     def _create(
         self, definition: Definition, changed: Mapping[str, Any], store_key: str | None, regularizer: Any = None
@@ -99,26 +106,26 @@ class DefiningFrame(Frame):
 
     def _new_slot(self, definition: Definition, store_key: str | None) -> Slot:
         """Make a slot; its name is taken only once that has worked."""
-        definition = definition._replace(collections=variable_collections(definition.collections, definition.trainable))
+        name = definition.name
         if store_key is None:
-            key = self.graph.unique_variable_name(definition.name, take=False)
+            key = self.graph.unique_variable_name(name, take=False)
+            slot = self.make(definition._replace(name=key), key, None)
+            self.graph.unique_variable_name(name)
         else:
-            key = self._key_of(definition.name)
-        slot = self.make(definition._replace(name=key) if store_key is None else definition, key, store_key)
-        if store_key is None:
-            self.graph.unique_variable_name(definition.name)
-        else:
-            self.graph.variable_op_name(definition.name)
+            key = self._key_of(name)
+            slot = self.make(definition, key, store_key)
+            self.graph.variable_op_name(name)
             self._by_store_key[store_key] = slot
         self.slots[key] = slot
         return slot
 
     def _key_of(self, name: str) -> str:
-        op_name = self.graph.variable_op_name(name, take=False)
         if self.tf1_op_names:
-            return op_name
+            return self.graph.variable_op_name(name, take=False)
+        check_variable_name(name)
         taken = self.slots.get(name)
         if taken is not None and taken.store_key is None:
+            op_name = self.graph.variable_op_name(name, take=False)
             raise InvalidArgumentError(
                 f"Variable {name} cannot be made by get_variable{_at(user_site())}: a jv.Variable of that name was made"
                 f"{_at(taken.defined_at)}. TF1 would call this one {op_name!r} in checkpoints: use "
@@ -190,7 +197,7 @@ class DefiningFrame(Frame):
             self._join(slot, None)
             return slot.handle
         if has_creators():
-            return create_variable(lambda **changed: self._create(definition, changed, None), **_asked(definition))
+            return self._create_through_scopes(definition, None, None)
         slot = self._new_slot(definition, None)
         self.check_given(slot, *expected(slot.key, None, dtype, initial_value, converts=True))
         self._join(slot, None)
@@ -226,7 +233,7 @@ class DefiningFrame(Frame):
             leaf_dtype(value),
             value,
             trainable=definition.trainable,
-            collections=tuple(definition.collections or ()),
+            collections=variable_collections(definition.collections, definition.trainable),
             defined_at=user_site(),
             constraint=definition.constraint,
         )
@@ -242,7 +249,7 @@ def _asked(definition: Definition) -> dict[str, Any]:
 
 def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bool:
     """Whether a shape fits what was asked for; None is open, as a whole or in one dimension."""
-    if asked is None:
+    if asked is None or asked == found:
         return True
     return len(asked) == len(found) and all(a is None or a == b for a, b in zip(asked, found, strict=True))
 

@@ -216,7 +216,7 @@ class Frame:
         """Note the JAX call that the running code is in: a new visit, the same one, or the same one over again."""
         trace = _compat.current_trace()
         calls = jax_calls(self.root)
-        if trace is self.trace:
+        if calls and trace is self.trace:
             # At frame level only a call that runs its body several times over matters.
             calls = [call for call in calls if not REPEATING.isdisjoint(call.transforms)]
         if not calls:

@@ -46,6 +46,7 @@ class SpecsFrame(DefiningFrame):
         self.given = given
         self.holes: dict[str, Hole | None] = {}
         self.records: list[VariableSpec] = []
+        self._zeros: dict[tuple[tuple[int, ...], Any], Any] = {}
 
     def holds(self, key: str) -> bool:
         """Whether a value was given under this name."""
@@ -69,8 +70,13 @@ class SpecsFrame(DefiningFrame):
     def _stand_in(self, made: Made, key: str) -> Any:
         if made.value is not None:
             return made.value
-        with self.at_frame_level():
-            return jnp.zeros(made.hole.shape, made.hole.dtype)
+        # Nothing is computed, so variables of one shape share a value.
+        hole = made.hole
+        found = self._zeros.get((hole.shape, hole.dtype))
+        if found is None:
+            with self.at_frame_level():
+                found = self._zeros[hole.shape, hole.dtype] = jnp.zeros(hole.shape, hole.dtype)
+        return found
 
     def write(self, slot: Slot, value: Any) -> None:
         """Only note that the variable is written, and where: writes made while specs run are discarded."""
@@ -90,6 +96,7 @@ class SpecsFrame(DefiningFrame):
         """End the frame, and let go of what it was given."""
         super().close()
         self.given = None
+        self._zeros.clear()
 
 
 class InitialValuesFrame(SpecsFrame):
