@@ -30,7 +30,8 @@ def outside_frame(what: str) -> str:
     return (
         f"jv.{what} was called outside of a frame{_at(user_site())}. Variables are made and read inside a model "
         "function or a VariableStore. Write one of:\n"
-        "    model = jv.transform(fn); variables = model.init(0, *args); out, variables = model.apply(variables, *args)\n"
+        "    model = jv.transform(fn); variables = model.init(0, *args)\n"
+        "    out, variables = model.apply(variables, *args)\n"
         "    with jv.VariableStore(0) as store: ...            # in a notebook; the values are in store.variables"
     )
 
@@ -107,13 +108,13 @@ def check_inner_write(frame: Frame, slot: Slot) -> None:
         )
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
-            f"{_variable(slot)} is written inside {_outermost(transforms, _SHARDS)}, where each shard would write a value "
-            "of its own. Return the new value from the function and assign it outside (reads are fine inside)."
+            f"{_variable(slot)} is written inside {_outermost(transforms, _SHARDS)}, where each shard would write "
+            "a value of its own. Return the new value from the function and assign it outside (reads are fine inside)."
         )
     if below_map(frame):
         raise TransformError(
-            f"{_variable(slot)} is written inside {_outermost(transforms, _MAPS) or 'jax.vmap'}, where each example would "
-            "write a value of its own. Return the new values from the mapped function and assign once outside, "
+            f"{_variable(slot)} is written inside {_outermost(transforms, _MAPS) or 'jax.vmap'}, where each example "
+            "would write a value of its own. Return the new values from the mapped function and assign once outside, "
             f"reduced as you mean it:\n    v.assign(jnp.mean(jax.vmap(f)(x), axis=0))"
         )
 
@@ -146,28 +147,28 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
     transforms = _transforms(frame)
     if not _SHARDS.isdisjoint(transforms):
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _SHARDS)}, which cannot count "
-            "the keys drawn. Draw it outside and pass it in:\n"
+            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _SHARDS)}, which cannot "
+            "count the keys drawn. Draw it outside and pass it in:\n"
             "    key = jv.next_rng_key(); jax.shard_map(f, ...)(key, x)    # fold_in(key, axis_index) inside"
         )
     if CUSTOM_RULE in transforms:
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called in a jax.custom_vjp or custom_jvp function or in its rule, of "
-            "which JAX runs one or the other. Draw the key outside and pass it as an argument."
+            f"jv.next_rng_key(){_at(user_site())} is called in a jax.custom_vjp or custom_jvp function or in its rule, "
+            "of which JAX runs one or the other. Draw the key outside and pass it as an argument."
         )
     if not below_map(frame):
         return
     within = transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
     if axis_name is not None and not (LOOPS | REPEATING).isdisjoint(within):
         raise TransformError(
-            f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where its "
-            "steps cannot be counted. Draw the keys outside and pass them in:\n"
+            f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where "
+            "its steps cannot be counted. Draw the keys outside and pass them in:\n"
             "    keys = jax.random.split(jv.next_rng_key(), (n, steps)); jax.vmap(f)(x, keys)"
         )
     if axis_name is None:
         raise TransformError(
-            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _MAPS) or 'jax.vmap'}: every "
-            "example would get the same key. Write one of:\n"
+            f"jv.next_rng_key(){_at(user_site())} is called inside {_outermost(transforms, _MAPS) or 'jax.vmap'}: "
+            "every example would get the same key. Write one of:\n"
             "    keys = jax.random.split(jv.next_rng_key(), n); jax.vmap(f)(x, keys)\n"
             "    jv.next_rng_key(axis_name='batch')    # with jax.vmap(f, axis_name='batch')"
         )

@@ -229,8 +229,8 @@ class Model:
         ]
         if changed:
             raise FailedPreconditionError(
-                f"{self!r} assigned {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}, and a plain call "
-                "would lose that. Write:\n    out, variables = model.apply(variables, *args)"
+                f"{self!r} assigned {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}, and a plain "
+                "call would lose that. Write:\n    out, variables = model.apply(variables, *args)"
             )
         return out
 
@@ -280,8 +280,8 @@ def _check_function(fn: Callable[..., Any]) -> None:
     taken = [name for name in _RESERVED if name in parameters]
     if taken:
         raise InvalidArgumentError(
-            f"The model function {getattr(fn, '__name__', fn)!r} has a parameter {' and '.join(map(repr, taken))}, which "
-            "model.init and model.apply take themselves. Give it another name."
+            f"The model function {getattr(fn, '__name__', fn)!r} has a parameter {' and '.join(map(repr, taken))}, "
+            "which model.init and model.apply take themselves. Give it another name."
         )
 
 

@@ -225,8 +225,7 @@ def test_refusals_leave_nothing_behind() -> None:
 
     def fn(x: Any) -> Any:
         with jv.variable_scope("a"):
-            y = jax.vmap(_add_one)(x) if fail else _add_one(x)
-        return y
+            return jax.vmap(_add_one)(x) if fail else _add_one(x)
 
     values = jv.Variables({"a/w": 2.0, "a/count": 0.0})
     model = jv.transform(fn)
@@ -238,7 +237,7 @@ def test_refusals_leave_nothing_behind() -> None:
         out, after = apply(values, X)
         np.testing.assert_array_equal(out, 2 * X)
         assert after["a/count"] == 1.0 and values["a/count"] == 0.0
-    with pytest.raises(FailedPreconditionError, match="outside of a frame|outside"):
+    with pytest.raises(FailedPreconditionError, match="outside of a frame"):
         jv.get_variable("w", [1])
 
 

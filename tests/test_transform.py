@@ -307,7 +307,7 @@ def test_nothing_of_a_frame_stays_alive() -> None:
     model.apply(variables, X)
     leaf = weakref.ref(variables["w"])
     handle = handles[-1]
-    with pytest.raises(FailedPreconditionError, match="frame has ended|that frame has"):
+    with pytest.raises(FailedPreconditionError, match="that frame has ended"):
         handle + 1
     del variables
     gc.collect()
