@@ -51,11 +51,24 @@ def mismatch_error(
         lines.append(f"    {name}: {problem}{hint}{f', asked for at {site}' if site else ''}")
     kinds = {p if p in ("missing", "uninitialized") else "differs" for p in problems.values()}
     text = (
-        f"The given variables do not fit {model!r}, {len(problems)} of them:\n" + "\n".join(lines) + "\nWrite:\n"
-        "    variables = model.init(0, *args, variables=variables)    # makes what is missing, keeps what is there"
+        f"The given variables do not fit {model!r}, {len(problems)} of them:\n"
+        + "\n".join(lines)
+        + "\nWrite:\n"
+        + _remedy([name for name, p in problems.items() if p not in ("missing", "uninitialized")])
     )
     if kinds == {"missing"}:
         return NotFoundError(text)
     if kinds == {"uninitialized"}:
         return FailedPreconditionError(f"Attempting to use uninitialized values. {text}")
     return InvalidArgumentError(text)
+
+
+def _remedy(differing: list[str]) -> str:
+    if not differing:
+        return (
+            "    variables = model.init(0, *args, variables=variables)    # makes what is missing, keeps what is there"
+        )
+    return (
+        f"    kept = variables.select(lambda key, spec: key not in {differing!r})\n"
+        "    variables = model.init(0, *args, variables=kept)    # makes the others anew"
+    )

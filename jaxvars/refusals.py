@@ -33,7 +33,20 @@ def outside_frame(what: str) -> str:
         "    model = jv.transform(fn); variables = model.init(0, *args)\n"
         "    out, variables = model.apply(variables, *args)\n"
         "    with jv.VariableStore(0) as store: ...            # in a notebook; the values are in store.variables"
+        + _OUTSIDE.get(what, "")
     )
+
+
+# How a state, outside of a frame, answers what these functions ask inside.
+_OUTSIDE = {
+    "trainable_variables": "\n    variables.trainable                               # of a state, anywhere",
+    "get_collection": "\n    variables.collection(name)                        # of a state, anywhere",
+    "get_collection_ref": "\n    variables.collection(name)                        # of a state, anywhere",
+    "global_variables": "\n    variables.collection('variables')                 # of a state, anywhere",
+    "local_variables": "\n    variables.collection('local_variables')           # of a state, anywhere",
+    "model_variables": "\n    variables.collection('model_variables')           # of a state, anywhere",
+    "moving_average_variables": "\n    variables.collection('moving_average_variables')  # of a state, anywhere",
+}
 
 
 def closed_frame(slot: Slot, what: str) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 
+from jaxvars._source import user_site
 from jaxvars.defining import DefiningFrame
-from jaxvars.errors import FailedPreconditionError, InvalidTypeError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.filling import as_key
 from jaxvars.frame import current_frame
 from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype
-from jaxvars.scopes import GraphKeys, local_collections, request_variable
+from jaxvars.scopes import GraphKeys, get_variable_scope, local_collections, request_variable
 from jaxvars.variable import Variable
 from jaxvars.variables import Variables
 
@@ -102,25 +103,37 @@ def get_variable(
       >>> list(variables), variables["layer/w"].shape
       (['layer/w'], (2, 3))
     """
-    return request_variable(
-        _frame("get_variable").get,
-        name,
-        shape=shape,
-        dtype=dtype,
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        collections=collections,
-        caching_device=caching_device,
-        partitioner=partitioner,
-        validate_shape=validate_shape,
-        use_resource=use_resource,
-        custom_getter=custom_getter,
-        constraint=constraint,
-        synchronization=synchronization,
-        aggregation=aggregation,
-        check=lambda wanted, value: check_constant_dtype(value, wanted, name),
-    )
+    try:
+        return request_variable(
+            _frame("get_variable").get,
+            name,
+            shape=shape,
+            dtype=dtype,
+            initializer=initializer,
+            regularizer=regularizer,
+            trainable=trainable,
+            collections=collections,
+            caching_device=caching_device,
+            partitioner=partitioner,
+            validate_shape=validate_shape,
+            use_resource=use_resource,
+            custom_getter=custom_getter,
+            constraint=constraint,
+            synchronization=synchronization,
+            aggregation=aggregation,
+            check=lambda wanted, value: check_constant_dtype(value, wanted, name),
+        )
+    except (InvalidArgumentError, InvalidTypeError) as error:
+        _say_where(error, name)
+        raise
+
+
+def _say_where(error: Exception, name: Any) -> None:
+    """Add the variable and the line that asked for it to an error that does not name that line."""
+    site = user_site()
+    text = str(error)
+    if site and site not in text and "asked for at" not in text:
+        error.args = (f"{text}\n  Variable {get_variable_scope().prefix}{name} was asked for at {site}.",)
 
 
 def get_local_variable(
