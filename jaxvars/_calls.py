@@ -48,11 +48,11 @@ _TRANSFORMS: dict[tuple[str, str], str] = {
 }
 # Functions with a derivative rule of their own: JAX runs the function or its rule, never both.
 CUSTOM_RULE = "jax.custom_vjp"
-LOOPS = frozenset({"jax.lax.scan", "jax.lax.while_loop", "jax.lax.fori_loop", "jax.lax.map"})
+# Calls that run one body several times over.
+LOOPS = frozenset(
+    {"jax.lax.scan", "jax.lax.while_loop", "jax.lax.fori_loop", "jax.lax.map", "jax.lax.associative_scan"}
+)
 BRANCHES = frozenset({"jax.lax.cond", "jax.lax.switch"})
-# Calls that run one body several times even where nothing is traced anew (``associative_scan`` always,
-# the loops under ``jax.disable_jit``).
-REPEATING = LOOPS | {"jax.lax.associative_scan"}
 
 
 class _IsJax(dict[str, bool]):
@@ -79,18 +79,19 @@ class JaxCall(NamedTuple):
     transforms: tuple[str, ...]
 
 
-def jax_calls(root: FrameType | None) -> list[JaxCall]:
+def jax_calls(root: FrameType | None, skip: int = 1) -> list[JaxCall]:
     """Return the JAX transforms between `root` and the caller, innermost first.
 
     Args:
       root: the stack frame to stop at; None walks to the end of the stack.
+      skip: how many of the innermost stack frames to pass over, known to be our own.
 
     Returns:
       One `JaxCall` for each run of JAX's own stack frames that holds a known transform. Empty when the caller
       runs straight in the frame's function, which costs well under a microsecond.
     """
     calls: list[JaxCall] = []
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(skip)
     body: FrameType | None = None
     while frame is not None and frame is not root:
         if not _is_jax[frame.f_code.co_filename]:

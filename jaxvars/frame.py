@@ -18,17 +18,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxvars import _compat, refusals
-from jaxvars._calls import BRANCHES, REPEATING, JaxCall, jax_calls
+from jaxvars._calls import jax_calls
 from jaxvars.errors import FailedPreconditionError, TransformError
 from jaxvars.scopes import Collections, NameGraph
 from jaxvars.spec import is_hole
+from jaxvars.visits import Visits
 
 __all__ = ["Frame", "NeedsStaging", "Restart", "Slot", "current_frame"]
 
@@ -101,20 +102,6 @@ class Slot:
         self.written = False
 
 
-class _Visit:
-    """One live call of a JAX transform into user code that touched this frame."""
-
-    __slots__ = ("body", "code", "entry", "gotten", "names", "trace")
-
-    def __init__(self, call: JaxCall, trace: Any, body: FrameType | None, gotten: int, names: Any) -> None:
-        self.entry = call.entry
-        self.code: CodeType = call.body.f_code
-        self.trace = weakref.ref(trace)
-        self.body = body
-        self.gotten = gotten
-        self.names = names
-
-
 class Frame:
     """Values, names and traces of one run of a model function. See the module's docstring.
 
@@ -145,8 +132,7 @@ class Frame:
         self.eager = False
         self.written = set(written)
         self._by_store_key: dict[str, Slot] = {}
-        self._gotten: list[Slot] = []
-        self._visits: list[_Visit] = []
+        self._visits = Visits(self.graph)
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self.root: FrameType | None = None
         self.keys_drawn = keys_drawn
@@ -185,7 +171,10 @@ class Frame:
         if self._key_ref is not None:
             refs.append(self._key_ref)
         for slot in self.slots.values():
-            slot.value = slot.ref = None
+            slot.value = slot.ref = slot.handle = None
+        # Nothing refers in circles any more: what the user does not keep is freed here and now.
+        self.slots.clear()
+        self._by_store_key.clear()
         self.is_open = False
         self._key_ref = self.root = self.trace = self.rng = None
         self._visits.clear()
@@ -213,48 +202,11 @@ class Frame:
     # Where an access comes from
 
     def touch(self) -> None:
-        """Note the JAX call that the running code is in: a new visit, the same one, or the same one over again."""
+        """Note the JAX calls that the running code is in, at each access that makes or names something."""
+        self._visits.update(jax_calls(self.root, skip=3))
         trace = _compat.current_trace()
-        calls = jax_calls(self.root)
-        if calls and trace is self.trace:
-            # At frame level only a call that runs its body several times over matters.
-            calls = [call for call in calls if not REPEATING.isdisjoint(call.transforms)]
-        if not calls:
-            self._visits.clear()
-            if trace is not self.trace:
-                self._new_trace(trace)
-            return
-        # A call that is no longer on the stack is over: a later one with the same function is another visit.
-        self._visits = [v for v in self._visits if any(v.entry is call.entry for call in calls)]
-        call = calls[0]
-        visit = self._visit_of(call)
-        if visit is None:
-            same_trace = trace is self.trace or trace in self._seen
-            body = call.body if same_trace else None
-            self._visits.append(_Visit(call, trace, body, len(self._gotten), self.graph.snapshot()))
-        elif visit.trace() is not trace or (visit.body is not None and visit.body is not call.body):
-            self._start_over(visit, call, trace)
         if trace is not self.trace:
             self._new_trace(trace)
-
-    def _visit_of(self, call: JaxCall) -> _Visit | None:
-        for visit in self._visits:
-            if visit.entry is call.entry and visit.code is call.body.f_code:
-                # Two branches may share one function: each is a visit of its own, as in TF1.
-                trace = _compat.current_trace()
-                if not BRANCHES.isdisjoint(call.transforms) and visit.trace() is not trace:
-                    continue
-                return visit
-        return None
-
-    def _start_over(self, visit: _Visit, call: JaxCall, trace: Any) -> None:
-        visit.trace = weakref.ref(trace)
-        if visit.body is not None:
-            visit.body = call.body
-        for slot in self._gotten[visit.gotten :]:
-            slot.gotten = False
-        del self._gotten[visit.gotten :]
-        self.graph.restore(visit.names)
 
     def _new_trace(self, trace: Any) -> None:
         """Replace the token at the first touch in each inner trace, so that its body is traced anew each time."""
@@ -274,7 +226,7 @@ class Frame:
         """Mark a variable as gotten in this run of the visited function."""
         if not slot.gotten:
             slot.gotten = True
-            self._gotten.append(slot)
+            self._visits.gotten.append(slot)
 
     def at_frame_level(self) -> Any:
         """Return a context manager under which JAX operations belong to the frame's own trace."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxvars import _compat
-from jaxvars._calls import CUSTOM_RULE, LOOPS, REPEATING, jax_calls
+from jaxvars._calls import CUSTOM_RULE, LOOPS, jax_calls
 from jaxvars._source import user_site
 from jaxvars.errors import JaxvarsError, TransformError
 
@@ -172,7 +172,7 @@ def check_inner_key(frame: Frame, axis_name: Any) -> None:
     if not below_map(frame):
         return
     within = transforms[: len(transforms) - transforms[::-1].index("jax.vmap")] if "jax.vmap" in transforms else ()
-    if axis_name is not None and not (LOOPS | REPEATING).isdisjoint(within):
+    if axis_name is not None and not LOOPS.isdisjoint(within):
         raise TransformError(
             f"jv.next_rng_key(axis_name={axis_name!r}){_at(user_site())} is called in a loop inside jax.vmap, where "
             "its steps cannot be counted. Draw the keys outside and pass them in:\n"
