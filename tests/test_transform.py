@@ -179,7 +179,7 @@ def test_call_refuses_to_lose_an_assignment() -> None:
 
 
 def test_reserved_parameters_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="parameter named 'rng'"):
+    with pytest.raises(InvalidArgumentError, match=r"parameter.* 'rng'"):
         jv.transform(lambda x, rng: x)
     with pytest.raises(InvalidArgumentError, match="'rng' and 'variables'"):
         jv.transform(lambda variables, rng: None)
