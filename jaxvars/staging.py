@@ -11,9 +11,10 @@ A model that needs concrete values (``if x > 0``, ``np.asarray(x)``) cannot be t
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -33,8 +34,17 @@ _UNTRACEABLE = (
     jax.errors.NonConcreteBooleanIndexError,
 )
 
+# What results may hold beside arrays; any other object may hide a tracer of the program.
+_PLAIN = (bool, int, float, complex, str, bytes, np.ndarray, np.generic, type, np.dtype)
+# A call back into Python stands in the text by number only: such a program is never looked up.
+_CALLBACK = re.compile(r"custom_call @\w*callback|stablehlo\.(send|recv)\b")
+
 _executables: OrderedDict[bytes, Any] = OrderedDict()
 _lock = threading.Lock()
+
+
+class _HoldsObjects(Exception):
+    """The results hold an object that a program cannot return."""
 
 
 class Staging:
@@ -52,14 +62,20 @@ class Staging:
     @property
     def preferred(self) -> bool:
         """Whether this call should run as one program from the start."""
-        return self._wanted and self.possible and _is_eager_now()
+        return self._wanted and self.can_stage
+
+    @property
+    def can_stage(self) -> bool:
+        """Whether this call may run as one program."""
+        config: Any = jax.config
+        return self.possible and not config.jax_disable_jit and _compat.is_eager(_compat.current_trace())
 
     def run(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:
         """Run `apply` as one program, or eagerly where that cannot be."""
         self._wanted = True
         try:
             return self._run(variables, args, kwargs, key)
-        except _UNTRACEABLE:
+        except (*_UNTRACEABLE, _HoldsObjects):
             self.possible = False
         return self._apply(variables, args, kwargs, key)
 
@@ -83,6 +99,8 @@ class Staging:
             results, made["structure"] = jax.tree.flatten((out, changed))
             made["static"] = [None if isinstance(r, jax.Array) else r for r in results]
             made["where"] = [isinstance(r, jax.Array) for r in results]
+            if not all(array or isinstance(r, _PLAIN) for array, r in zip(made["where"], results, strict=True)):
+                raise _HoldsObjects
             return [r for r in results if isinstance(r, jax.Array)]
 
         results = iter(_execute(program, arrays))
@@ -92,9 +110,16 @@ class Staging:
 
 
 def _execute(program: Callable[[list[Any]], list[Any]], arrays: list[Any]) -> list[Any]:
-    lowered = jax.jit(program).lower(arrays)
-    where = [str(getattr(a, "sharding", "")) + str(getattr(a, "committed", "")) for a in arrays]
-    digest = hashlib.sha256("\n".join([*where, lowered.as_text()]).encode()).digest()
+    # Unused arguments stay in the text: programs that differ only in which ones they use must not be confused.
+    traced = jax.jit(program, keep_unused=True).trace(arrays)
+    lowered = traced.lower()
+    text = lowered.as_text()
+    if _CALLBACK.search(text):
+        return lowered.compile()(arrays)
+    # What the text leaves out: devices, and the types of results as JAX sees them (keys, weak types).
+    places = [(str(getattr(a, "committed", "")), str(_devices(getattr(a, "sharding", None)))) for a in arrays]
+    rest = (places, str(traced.jaxpr.out_avals), sorted(set(map(str, _inner_devices(traced.jaxpr.jaxpr)))))
+    digest = hashlib.sha256(f"{rest}\n{text}".encode()).digest()
     with _lock:
         executable = _executables.get(digest)
     if executable is None:
@@ -107,5 +132,25 @@ def _execute(program: Callable[[list[Any]], list[Any]], arrays: list[Any]) -> li
     return executable(arrays)
 
 
-def _is_eager_now() -> bool:
-    return _compat.is_eager(_compat.current_trace())
+def _devices(place: Any) -> tuple[Any, ...]:
+    """A sharding, mesh or device as something whose text tells devices apart, which its own does not."""
+    mesh = getattr(place, "mesh", place)
+    if isinstance(mesh, jax.sharding.Mesh):
+        return str(place), mesh.devices.tolist()
+    if isinstance(place, jax.sharding.Sharding):
+        return str(place), sorted(device.id for device in place.device_set)
+    return (str(place),)
+
+
+def _inner_devices(jaxpr: Any) -> Iterator[tuple[Any, ...]]:
+    """The devices that a program itself names: meshes, shardings and devices in its equations."""
+    for equation in jaxpr.eqns:
+        parts = list(equation.params.values())
+        while parts:
+            part = parts.pop()
+            if isinstance(part, tuple | list):
+                parts.extend(part)
+            elif isinstance(part, jax.sharding.Sharding | jax.sharding.Mesh | jax.Device):
+                yield _devices(part)
+            elif hasattr(part, "eqns"):
+                yield from _inner_devices(getattr(part, "jaxpr", part))
