@@ -8,7 +8,7 @@ and says so at import.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -51,8 +51,23 @@ __all__ = [
     "make_user_context",
     "new_ref",
     "outside_maps",
+    "refuse_as_operand",
     "set_current_trace",
 ]
+
+
+def refuse_as_operand(kind: type, refuse: Callable[[Any], Any]) -> None:
+    """Let `refuse` raise where a bare ``jax.lax`` primitive is given an object of this type.
+
+    JAX refuses such an object in any case, but cannot name it.
+    """
+    try:
+        from jax._src.core import pytype_aval_mappings
+        from jax._src.dtypes import canonicalize_value_handlers
+    except ImportError:
+        return
+    pytype_aval_mappings[kind] = refuse
+    canonicalize_value_handlers[kind] = refuse
 
 
 def is_eager(trace: Any) -> bool:
@@ -95,6 +110,8 @@ def is_leaked(value: Any, trace: Any) -> bool:
 
 def free_ref(ref: Any) -> None:
     """Release the buffer of an eager ref, which JAX's trace caches may keep for long."""
-    value = jax.freeze(ref)
-    if not isinstance(value, Tracer):
+    # What `freeze` returns is a copy on jax 0.10, the very buffer from 0.12 on.
+    buffer = getattr(getattr(ref, "_refs", None), "_buf", None)
+    value = jax.freeze(ref) if buffer is None else buffer
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
         value.delete()

@@ -121,6 +121,12 @@ class ArrayOperators:
     def __ge__(self, other: Any) -> jax.Array:
         return self.value >= _plain(other)
 
+    def __divmod__(self, other: Any) -> tuple[jax.Array, jax.Array]:
+        return divmod(self.value, _plain(other))
+
+    def __rdivmod__(self, other: Any) -> tuple[jax.Array, jax.Array]:
+        return divmod(_left(other), self.value)
+
     def __neg__(self) -> jax.Array:
         return -self.value
 

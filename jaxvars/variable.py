@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvars import _compat
 from jaxvars._operators import ArrayOperators
 from jaxvars.buffers import copied, is_concrete
-from jaxvars.errors import FailedPreconditionError, OutOfRangeError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, OutOfRangeError
 from jaxvars.frame import Slot, current_frame
 from jaxvars.scatter import prepare_scatter
 from jaxvars.updates import UPDATES
@@ -186,6 +187,10 @@ class Variable(ArrayOperators):
         """The current value: an array or tracer."""
         return self._slot.frame.read(self._slot)
 
+    @value.setter
+    def value(self, value: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise InvalidTypeError(f"{self.key}.value is read only. Write: v.assign(value)")
+
     def read_value(self) -> jax.Array:
         """Return the current value, as in TF1."""
         return self._slot.frame.read(self._slot)
@@ -345,13 +350,37 @@ class Variable(ArrayOperators):
     def __hash__(self) -> int:
         return id(self)
 
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise InvalidTypeError(
+            f"Variable {self.key} does not support item assignment. Write: v.assign(v.at[index].set(value)), or "
+            "v.scatter_update(rows, values)"
+        )
+
+    def __copy__(self) -> Variable:
+        return self  # a handle is a name; to copy the value, write jnp.copy(v)
+
+    def __deepcopy__(self, memo: Any) -> Variable:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidTypeError(
+            f"The handle of variable {self.key} belongs to one run of a model and cannot be pickled. Pickle the "
+            f"variables (they hold its value) or its name: v.key"
+        )
+
     def __repr__(self) -> str:
         slot = self._slot
         state = "" if slot.frame.is_open else ", frame ended"
         return f"<jv.Variable {slot.key!r} shape={slot.shape} dtype={slot.dtype}{state}>"
 
 
-_ARRAY_ATTRIBUTES = frozenset(name for name in dir(jax.Array) if not name.startswith("_"))
+# What jax.Array declares, and what only concrete arrays have.
+_ARRAY_ATTRIBUTES = frozenset(name for name in dir(jax.Array) if not name.startswith("_")) | {
+    "block_until_ready",
+    "devices",
+    "tobytes",
+    "tolist",
+}
 
 
 def _flatten(handle: Variable) -> tuple[tuple[jax.Array], None]:
@@ -365,3 +394,14 @@ def _unflatten(_: None, children: Any) -> Any:
 # A handle is a container of one leaf, its value, and becomes that value wherever a tree is rebuilt: so transforms,
 # jnp functions and tree maps see an array.
 jax.tree_util.register_pytree_node(Variable, _flatten, _unflatten)
+
+
+def _refuse_as_operand(handle: Variable) -> NoReturn:
+    # JAX would rewrite a TypeError; the one of its own that this replaces is a ValueError too.
+    raise InvalidArgumentError(
+        f"Variable {handle.key} was given to a jax.lax function, or used as an index, where only arrays will do. "
+        "Write v.value:\n    jax.lax.exp(v.value)    # or jnp.exp(v)\n    table[v.value]"
+    )
+
+
+_compat.refuse_as_operand(Variable, _refuse_as_operand)
