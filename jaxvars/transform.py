@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxvars import refusals
 from jaxvars.agreement import check_agreement, mismatch_error
+from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.filling import as_key, fill
@@ -211,11 +212,15 @@ class Model:
         try:
             if self._staging.preferred:
                 return self._staging.run(variables, args, kwargs, key)
-            return self._apply_here(variables, args, kwargs, key, may_stage=self._staging.possible)
+            return self._apply_here(variables, args, kwargs, key, may_stage=self._staging.can_stage)
         except NeedsStaging:
             return self._staging.run(variables, args, kwargs, key)
         except Mismatch as mismatch:
             raise self._explain(mismatch, variables, args, kwargs) from None
+        except (RuntimeError, ValueError) as error:
+            if "deleted" in str(error):  # XLA's words; they name no variable
+                _refuse_donated(variables)
+            raise
 
     def __call__(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         """Run the model and return only its result.
@@ -251,7 +256,7 @@ class Model:
         """Run the function in a frame; return its result and the values it wrote."""
         frame.open(sys._getframe())
         try:
-            out = self.fn(*args, **kwargs)
+            out = _values_of(self.fn(*args, **kwargs))
             return out, frame.current_values()
         except Exception as error:
             ours = refusals.explained(error, frame)
@@ -270,6 +275,17 @@ class Model:
         return mismatch_error(self, mismatch, wanted, variables)
 
 
+def _refuse_donated(variables: Variables) -> None:
+    for position, leaf in enumerate(variables._leaves):
+        if is_deleted(leaf):
+            variables._raise_deleted(position, leaf)
+
+
+def _values_of(out: Any) -> Any:
+    """Return a result with its handles replaced by their values: outside of the frame they would be names only."""
+    return out if isinstance(out, jax.Array) else jax.tree.map(lambda leaf: leaf, out)
+
+
 def _check_function(fn: Callable[..., Any]) -> None:
     if not callable(fn):
         raise InvalidTypeError(f"jv.transform takes a function, got {type(fn).__name__}: jv.transform(fn).")
@@ -280,9 +296,15 @@ def _check_function(fn: Callable[..., Any]) -> None:
     taken = [name for name in _RESERVED if name in parameters]
     if taken:
         raise InvalidArgumentError(
-            f"The model function {getattr(fn, '__name__', fn)!r} has a parameter {' and '.join(map(repr, taken))}, "
-            "which model.init and model.apply take themselves. Give it another name."
+            f"The model function {getattr(fn, '__name__', fn)!r}{_site_of(fn)} has a parameter "
+            f"{' and '.join(map(repr, taken))}, which model.init and model.apply take themselves. Give it "
+            "another name; for random numbers call jv.next_rng_key() in it."
         )
+
+
+def _site_of(fn: Any) -> str:
+    code = getattr(fn, "__code__", None)
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
 
 
 def _check_variables(variables: Any, what: str) -> None:
