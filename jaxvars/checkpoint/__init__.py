@@ -1,6 +1,6 @@
 """Checkpoints: see what is in one, plan a restore by name, carry it out, save.
 
-Files are read whatever their format (TensorFlow V2, Orbax), found by their content, without TensorFlow.
+Files are read whatever their format (TensorFlow V2 and V1, Orbax), found by their content, without TensorFlow.
 """
 
 from jaxvars.checkpoint.inspection import inspect
