@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -23,6 +24,9 @@ Maker: TypeAlias = Callable[[Any], jax.Array]
 
 # Enough for the distinct shapes of several large models; an executable is a few hundred kilobytes at most.
 _MAX_EXECUTABLES = 1024
+# A function that is not ours may round its last bit otherwise when XLA splits it over devices. Up to this size
+# its value is made on one device, and then spread.
+_WHOLE_BYTES = 1 << 24
 
 
 class Task(NamedTuple):
@@ -66,6 +70,9 @@ def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: di
     if _is_value(task.initializer):
         value = _direct(task)
         return value if task.sharding is None else jax.device_put(value, task.sharding)
+    if task.sharding is not None and _is_made_whole(task, task.sharding):
+        whole = make_now(task._replace(sharding=None), row, impl, shared)
+        return jax.device_put(whole, task.sharding)
     identity = identity_of(task.initializer)
     if identity is not None:
         kept = _Kept(identity, task.initializer)
@@ -84,6 +91,12 @@ def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: di
 def _is_value(initializer: Any) -> bool:
     """Whether an initializer of ours has its value at hand, traced or not."""
     return isinstance(initializer, Initializer) and not initializer.draws
+
+
+def _is_made_whole(task: Task, sharding: jax.sharding.Sharding) -> bool:
+    size = math.prod(task.shape) * task.dtype.itemsize
+    foreign = not isinstance(task.initializer, Initializer)
+    return foreign and sharding.is_fully_addressable and size <= _WHOLE_BYTES
 
 
 def _direct(task: Task) -> jax.Array:

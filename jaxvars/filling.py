@@ -3,7 +3,9 @@
 The key of a variable is ``fold_in(key, name_hash(name))``, so its value depends on its name, shape, dtype and
 initializer, and on nothing else: not on which other variables there are, nor on their order, nor on what a
 checkpoint already supplied. Every route (eager, inside ``jit`` or ``vmap``, sharded) gives the bits of
-``jax.jit`` over ``initializer(fold_in(key, name_hash(name)), shape, dtype)``.
+``initializer(fold_in(key, name_hash(name)), shape, dtype)``. For the initializers of `jv.initializers` this
+holds to the last bit (`initializers._drawing` sees to it; float64 excepted); a function of another library is
+at XLA's mercy, which may round its last bit otherwise inside an outer ``jit`` or ``vmap``.
 
 Constants are made by NumPy and put on the device without compiling anything. Random values come from
 executables that are kept per (initializer, shape, dtype, sharding), because compiling them is nearly all the

@@ -52,6 +52,7 @@ MODEL: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "e/empty": (init.glorot_normal(), (0, 3), "float32"),
 }
 
+FOREIGN = "d/"
 FEW = ("a/normal", "a/uniform", "c/constant")
 
 
@@ -76,8 +77,12 @@ def reference(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def same_bits(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    assert list(found) == list(expected) or set(found) == set(expected)
+    assert set(found) == set(expected)
     different = [name for name in found if np.asarray(found[name]).tobytes() != expected[name].tobytes()]
+    for name in list(different):
+        if name.startswith(FOREIGN):  # XLA may round these otherwise in another program
+            np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=1e-6)
+            different.remove(name)
     assert not different
     for name, value in found.items():
         assert value.dtype == expected[name].dtype and value.shape == expected[name].shape
@@ -147,7 +152,7 @@ def test_as_key_refuses(rng: Any, text: str) -> None:
 def test_as_key_refuses_several_keys() -> None:
     with pytest.raises(InvalidArgumentError, match=r"key<fry>\[4\], that is 4 keys where one is expected.*jax.vmap"):
         as_key(jax.random.split(jax.random.key(0), 4))
-    with pytest.raises(InvalidArgumentError, match="seed % 2"):
+    with jax.enable_x64(False), pytest.raises(InvalidArgumentError, match="seed % 2"):
         as_key(2**40)
 
 
@@ -164,8 +169,9 @@ def test_eager_bits() -> None:
 def test_bits_do_not_depend_on_the_rest() -> None:
     holes = model_holes()
     same_bits(fill(dict(reversed(holes.items())), 0), reference())
+    everything = fill(holes, 0)
     for name in holes:
-        same_bits(fill({name: holes[name]}, 0), {name: reference()[name]})
+        assert np.array_equal(fill({name: holes[name]}, 0)[name], everything[name])  # FOREIGN too
 
 
 def test_jitted_bits() -> None:
@@ -206,8 +212,8 @@ SHARDED: dict[str, tuple[Any, tuple[int, ...], PartitionSpec]] = {
     "glorot": (init.glorot_uniform(), (5, 8), PartitionSpec(None, ("x", "y"))),
     "uniform": (init.random_uniform(-0.1, 0.7), (12,), PartitionSpec("x")),
     "orthogonal": (init.orthogonal(), (8, 4), PartitionSpec("x", "y")),
-    "jax": (jax.nn.initializers.he_normal(), (8, 4), PartitionSpec("x", "y")),
-    "function": (plain_function, (40,), PartitionSpec("y")),
+    "d/jax": (jax.nn.initializers.he_normal(), (8, 4), PartitionSpec("x", "y")),
+    "d/function": (plain_function, (40,), PartitionSpec("y")),
     "ones": (init.ones(), (8, 4), PartitionSpec("x")),
     "constant": (init.constant(range(32)), (8, 4), PartitionSpec("x")),
     "value": (np.arange(32.0).reshape(8, 4), None, PartitionSpec("y")),
@@ -218,19 +224,35 @@ SHARDED: dict[str, tuple[Any, tuple[int, ...], PartitionSpec]] = {
 
 def test_sharded_bits() -> None:
     whole = {name: hole(i, shape, name=name) for name, (i, shape, _) in SHARDED.items()}
-    holes = {
-        name: Hole(whole[name].shape, whole[name].dtype, initializer=whole[name].initializer,
-                   sharding=NamedSharding(mesh(), spec))
-        for name, (_, _, spec) in SHARDED.items()
-    }  # fmt: skip
+    holes = {name: h.update(sharding=NamedSharding(mesh(), SHARDED[name][2])) for name, h in whole.items()}
     expected = {name: np.asarray(value) for name, value in fill(whole, 0).items()}
     eager = fill(holes, 0)
     same_bits(eager, expected)
+    assert all(np.array_equal(eager[name], expected[name]) for name in holes)  # FOREIGN too
     jitted = jax.jit(lambda key: fill(holes, key))(jax.random.key(0))
     same_bits(jitted, expected)
     for name, h in holes.items():
         assert eager[name].sharding == h.sharding
         assert jitted[name].sharding.is_equivalent_to(h.sharding, len(h.shape))
+
+
+@pytest.mark.parametrize("initializer", [init.random_normal(0.3, 0.7), init.truncated_normal(0.3, 0.1)], ids=repr)
+def test_no_program_changes_a_bit(initializer: Any) -> None:
+    # XLA fuses a * b + c into one rounding in some programs only: seen with jax.random.normal in these shapes.
+    make = jax.jit(initializer, static_argnums=1)
+    keys = jax.random.split(jax.random.key(0), 3)
+    for shape in ((33, 7), (16, 6), (1000, 3)):
+        one = np.stack([make(key, shape) for key in keys])
+        assert np.array_equal(one, jax.vmap(lambda key, shape=shape: make(key, shape))(keys))
+        twice = jax.jit(lambda key, shape=shape: (initializer(key, shape), initializer(key, shape) * 2))(keys[0])
+        assert np.array_equal(one[0], twice[0]) and np.array_equal(one[0] * 2, twice[1])
+        flat = make(keys[0], (one[0].size,))
+        assert np.array_equal(one[0].reshape(-1), flat)  # element i depends on the key and i only
+    assert np.array_equal(initializer(keys[0], (33,)), make(keys[0], (33,)))  # not even compiling does
+    for shape, spec in (((16, 6), ("x", "y")), ((8, 4), ("x", "y")), ((8, 5), ("x",)), ((1024, 64), ("x", "y"))):
+        sharding = NamedSharding(mesh(), PartitionSpec(*spec))
+        sharded = jax.jit(initializer, static_argnums=1, out_shardings=sharding)(keys[0], shape)
+        assert np.array_equal(make(keys[0], shape), sharded)
 
 
 def test_single_device() -> None:
@@ -261,6 +283,7 @@ def test_x64_changes_no_float32_bit() -> None:
         assert np.asarray(double["i"]).max() > 2**32
 
 
+@pytest.mark.usefixtures("without_x64")
 def test_a_wide_hole_is_narrowed_without_x64() -> None:
     assert fill({"w": Hole((3,), np.float64, initializer=init.ones())}, 0)["w"].dtype == np.float32
 
@@ -480,7 +503,7 @@ def test_holes_without_initializer_are_all_named() -> None:
         (
             lambda key, shape, dtype: jnp.zeros(shape, complex),
             InvalidTypeError,
-            "Expected float32.*complex64",
+            "Expected float32.*complex",
         ),
         (lambda shape, dtype: [[1], [1, 2]], InvalidArgumentError, "rows differ"),
     ],
@@ -501,7 +524,7 @@ def run_route(route: str, holes: Any) -> Any:
 
 
 def test_float_results_do_not_become_integers() -> None:
-    with pytest.raises(TypeError, match="Expected int32, but got a value of type float32"):
+    with pytest.raises(TypeError, match="Expected int32, but got a value of type float"):
         fill({"w": hole(lambda key, shape, dtype: jax.random.normal(key, shape), (2,), "int32")}, 0)
 
 

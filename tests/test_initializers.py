@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from jaxvars import initializers as init
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.filling import fill
 from jaxvars.initializers import tf1
+from jaxvars.initializers._drawing import _inverse_erf as inverse_erf
 from jaxvars.initializers.orthogonal import orthogonalize
 from jaxvars.initializers.random import Draw
 from jaxvars.initializers.scaling import compute_fans
@@ -89,6 +90,20 @@ def test_plain_distributions() -> None:
 
 
 FAN_IN, FAN_OUT = 40 * 60, 40 * 20
+
+
+# The inverse error function is our own, for the sake of equal bits.
+def test_normal_values_are_accurate() -> None:
+    x = 2 * np.asarray(jax.random.uniform(KEY, (1_000_000,))).astype(np.float64) - (1 - 2.0**-23)
+    exact = ndtri((1 + x) / 2)
+    values = sample(init.random_normal(), (1_000_000,))
+    assert np.max(np.abs(values / exact - 1)) < 5e-7
+    assert np.max(np.abs(values)) > 4.5
+    ends = np.array([0, 1 - 2.0**-23, 0.5, 2.0**-23], np.float32)  # the ends of jax.random.uniform
+    assert np.all(np.isfinite(inverse_erf(2 * ends - np.float32(1 - 2.0**-23))))
+    assert inverse_erf(np.float32(1 - 2.0**-23)) == pytest.approx(ndtri(1 - 2.0**-24) / math.sqrt(2), rel=1e-6)
+
+
 FANS = {"fan_in": FAN_IN, "fan_out": FAN_OUT, "fan_avg": (FAN_IN + FAN_OUT) / 2}
 
 
@@ -374,6 +389,7 @@ def test_two_variables_with_one_seed_are_equal() -> None:
     ("seed", "error"),
     [("a", TypeError), (1.5, TypeError), (True, TypeError), (2**32, ValueError), (2**70, ValueError)],
 )
+@pytest.mark.usefixtures("without_x64")
 def test_bad_seeds(seed: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"[sS]eed"):
         init.random_normal(seed=seed)

@@ -102,7 +102,7 @@ def test_sum() -> None:
 def test_integer_weights_are_refused() -> None:
     for make in (reg.l1_regularizer, reg.l2_regularizer):
         with pytest.raises(InvalidTypeError, match=r"floating point weights, but int32\[2\]"):
-            make(0.1)(jnp.arange(2))
+            make(0.1)(jnp.arange(2, dtype=jnp.int32))
 
 
 def test_regularizers_are_values() -> None:

@@ -1,7 +1,8 @@
 """Random initializers: uniform, normal, truncated normal, and the shared way they draw.
 
 Every float is drawn in float32 (float64 for float64) and then rounded to the dtype asked for: JAX's own
-16-bit draws have 7 to 10 random bits only, which cuts off a normal's tails.
+16-bit draws have 7 to 10 random bits only, which cuts off a normal's tails. The bits are the same in every
+program that draws them (see `_drawing`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from jaxvars._arguments import is_integer
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers._base import FLOAT32, DType, Initializer, Shape
+from jaxvars.initializers._drawing import fence, normal, uniform
 
 __all__ = ["Draw", "FloatInitializer", "RandomNormal", "RandomUniform", "TruncatedNormal", "draw"]
 
@@ -41,22 +43,13 @@ def draw(how: Draw, key: jax.Array, shape: Shape, dtype: DType) -> jax.Array:
       shape: any shape.
       dtype: a floating dtype.
     """
-    work = jnp.float64 if dtype == np.float64 else jnp.float32
+    work = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     family, a, b = how
     if family == "uniform":
-        if a == -b:
-            # 2u - 1 is exact, so no compiler can round it otherwise by fusing the multiplication into the
-            # addition.
-            return (jax.random.uniform(key, shape, work, -1.0, 1.0) * b).astype(dtype)
-        values = jax.random.uniform(key, shape, work, a, b).astype(dtype)
-        return jnp.minimum(values, _below(b, dtype)) if a < b else values
-    if family == "normal":
-        unit = jax.random.normal(key, shape, work)
-    else:
-        unit = jax.random.truncated_normal(key, -2.0, 2.0, shape, work)
-    if b != 1:
-        unit = unit * b
-    return (unit + a if a else unit).astype(dtype)
+        values = uniform(key, shape, work, a, b).astype(dtype)
+        return jnp.minimum(values, _below(b, dtype)) if -b != a < b else values
+    values = normal(key, shape, work, b, 2.0 if family == "truncated_normal" else None)
+    return (fence(values) + a if a else values).astype(dtype)
 
 
 def _below(limit: float, dtype: DType) -> np.ndarray[Any, Any]:
