@@ -57,6 +57,7 @@ def interleaved(
     calls: int = 1,
     scale: float = 1e6,
     per: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
     settle: Callable[[Any], Any] = lambda result: None,
 ) -> dict[str, list[float]]:
     """Time each case in turn, shuffled anew each round; garbage is collected between rounds, not within.
@@ -67,6 +68,7 @@ def interleaved(
       calls: how many calls one sample is the mean of.
       scale: 1e6 for microseconds, 1e3 for milliseconds.
       per: how many things one call does; samples are per thing.
+      clock: `time.thread_time` for what one thread computes by itself: other work on the machine adds less to it.
       settle: run on the last result outside the timed part (``jax.block_until_ready``).
 
     Returns:
@@ -86,10 +88,10 @@ def interleaved(
             for name in order:
                 case = cases[name]
                 result: Any = None
-                start = time.perf_counter()
+                start = clock()
                 for _ in range(calls):
                     result = case()
-                elapsed = time.perf_counter() - start
+                elapsed = clock() - start
                 settle(result)
                 samples[name].append(elapsed / calls / per * scale)
     finally:

@@ -77,8 +77,8 @@ def header(command: str, loads: list[float]) -> str:
             f"Load average (1 minute) before each section: {load}. A value above 1 before the first section is other "
             "work on the machine: spreads are then wide, and ratios within a few per cent of 1 are a tie.",
             "",
-            "Each section runs in a process of its own. Cases take turns in a shuffled order; a ratio is taken within a "
-            'round, and the median over the rounds is shown with its 10th and 90th percentile. "Again" is the same '
+            "Each section runs in a process of its own. Cases take turns in a shuffled order; a ratio is taken within "
+            'a round, and the median over the rounds is shown with its 10th and 90th percentile. "Again" is the same '
             "code measured as a second case: what it differs from 1 by is noise.",
             "",
         ]

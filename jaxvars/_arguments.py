@@ -49,9 +49,7 @@ _NAMED: dict[Any, str] = {
 }
 _INT32 = np.iinfo(np.int32)
 # Names that mean the same with and without x64; almost every call asks for one of these.
-_FIXED: dict[Any, np.dtype[Any]] = {
-    name: np.dtype(name) for name in ("float32", "float16", "int32", "int16", "int8", "uint32", "uint16", "uint8", "bool")
-}
+_FIXED: dict[Any, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "float16", "int32", "uint8", "bool")}
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -142,8 +140,12 @@ def shape_as_tuple(shape: Any) -> tuple[int | None, ...] | None:
     """
     if shape is None:
         return None
-    if type(shape) in (list, tuple) and all([type(d) is int and d >= 0 for d in shape]):
-        return tuple(shape)
+    if type(shape) in (list, tuple):  # of plain ints, the usual case
+        for d in shape:
+            if type(d) is not int or d < 0:
+                break
+        else:
+            return tuple(shape)
     if hasattr(shape, "as_list"):
         if getattr(shape, "rank", 0) is None:  # tf.TensorShape(None)
             return None

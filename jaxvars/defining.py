@@ -11,11 +11,12 @@ from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype
 from jaxvars._source import user_site
 from jaxvars.definition import Definition, expected
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, nearest_names
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
 from jaxvars.scopes.collections import GraphKeys, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
+from jaxvars.scopes.scope import get_variable_scope
 from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.variable import Variable
 
@@ -41,6 +42,10 @@ class DefiningFrame(Frame):
         """Whether a value was given from outside under this name."""
         return False
 
+    def given_slot(self, name: str) -> Slot | None:
+        """Return the slot of a variable whose value was given, where a glance tells that nothing has to be made."""
+        return None
+
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
         """Make the slot of a variable that this frame has not seen."""
         raise InvalidArgumentError(f"{type(self).__name__} cannot make variable {key}.")
@@ -62,10 +67,23 @@ class DefiningFrame(Frame):
         collections: Sequence[str] | None = None,
         constraint: Any = None,
         reuse: Any = False,
-        **ignored: Any,
+        caching_device: Any = None,
+        partitioner: Any = None,
+        validate_shape: bool = True,
+        use_resource: bool | None = None,
+        synchronization: Any = None,
+        aggregation: Any = None,
     ) -> Variable:
-        """Return the variable of this full name: TF1's rules of reuse, in TF1's order of checks."""
+        """Return the variable of this full name: TF1's rules of reuse, in TF1's order of checks.
+
+        The last six have no effect. They are spelled out because collecting them would cost as much as the rest.
+        """
         self.touch()
+        if regularizer is not None and not callable(regularizer):
+            raise InvalidTypeError(
+                f"The regularizer of variable {name} is not callable, got {regularizer!r:.60}: it is a function of the "
+                "value that returns a loss, such as jv.regularizers.l2_regularizer(1e-4)."
+            )
         slot = self._by_store_key.get(name)
         known_shape, known_dtype = expected(name, shape, dtype, initializer)
         if slot is not None and slot.gotten:
@@ -75,7 +93,7 @@ class DefiningFrame(Frame):
             return slot.handle
         if reuse is True and slot is None and not self.holds(name):
             raise InvalidArgumentError(self._does_not_exist(name))
-        if slot is None:
+        if slot is None and (slot := self.given_slot(name)) is None:
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             if has_creators():
                 return self._create_through_scopes(definition, name, regularizer)
@@ -144,13 +162,14 @@ class DefiningFrame(Frame):
     def _check_sharing(self, slot: Slot, shape: Any, known_shape: tuple[int | None, ...] | None, dtype: Any) -> None:
         if shape is not None and not compatible(known_shape, slot.shape):
             raise InvalidArgumentError(
-                f"Trying to share variable {slot.key}, but specified shape {known_shape} and found shape {slot.shape}."
-                f"{defined(slot)}"
+                f"Trying to share variable {slot.key}, but specified shape {known_shape} and found shape {slot.shape}"
+                f"{_at(user_site())}.{defined(slot)} Leave out shape= to share it, or make another one under another "
+                "name or scope."
             )
         if as_dtype(dtype) != slot.dtype:
             raise InvalidArgumentError(
                 f"Trying to share variable {slot.key}, but specified dtype {as_dtype(dtype).name} and found dtype "
-                f"{slot.dtype.name}.{defined(slot)} Write:\n"
+                f"{slot.dtype.name}{_at(user_site())}.{defined(slot)} Write:\n"
                 f"    jv.get_variable({slot.key.rsplit('/', 1)[-1]!r}, dtype={slot.dtype.name!r}, ...)    "
                 "# TF1 compares with the scope's dtype, float32, when none is given"
             )
@@ -159,8 +178,10 @@ class DefiningFrame(Frame):
         near = nearest_names(name, self._names_held())
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         return (
-            f"Variable {name} does not exist, or was not created with jv.get_variable().{hint} The scope says "
-            f"reuse=True{_at(user_site())}. Did you mean to set reuse=jv.AUTO_REUSE in variable_scope?"
+            f"Variable {name} does not exist, or was not created with jv.get_variable().{hint} It was asked for"
+            f"{_at(user_site())}, in a scope with reuse=True. Did you mean to set reuse=jv.AUTO_REUSE in "
+            f"variable_scope? Write:\n    with jv.variable_scope({_own_scope()!r}, reuse=jv.AUTO_REUSE): ..."
+            "    # makes what does not exist"
         )
 
     def _names_held(self) -> Iterable[str]:
@@ -257,13 +278,20 @@ def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bo
 def _already_exists(slot: Slot) -> str:
     return (
         f"Variable {slot.key} already exists, disallowed{_at(user_site())}. Did you mean to set reuse=True or "
-        f"reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)}"
+        f"reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)} Write one of:\n"
+        f"    with jv.variable_scope({_own_scope()!r}, reuse=jv.AUTO_REUSE): ...    # to share it\n"
+        "    with jv.variable_scope('another'): ...    # to make a second one"
     )
 
 
 def defined(slot: Slot) -> str:
     """The end of an error text: where the variable was first made."""
     return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
+
+
+def _own_scope() -> str:
+    """The current scope, as its ``with`` statement names it."""
+    return get_variable_scope().name.rsplit("/", 1)[-1]
 
 
 def _at(site: str) -> str:

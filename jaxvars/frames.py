@@ -11,12 +11,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxvars import _compat, refusals
+from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame, compatible, defined
 from jaxvars.definition import Definition, Made, define
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
 from jaxvars.frame import Slot
 from jaxvars.initializers import needs_key
+from jaxvars.scopes.getters import has_creators
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
 
@@ -137,6 +139,16 @@ class ApplyFrame(DefiningFrame):
     def _names_held(self) -> Iterable[str]:
         return self.given._layout.keys
 
+    def given_slot(self, name: str) -> Slot | None:
+        """Look up the given value: the way of almost every read, so without a `Definition`."""
+        position = self.given._layout.index.get(name)
+        if position is None or name in self.slots or self.tf1_op_names or has_creators():
+            return None
+        slot = self._given_slot(position, name, name)
+        self.graph.variable_op_name(name)
+        self._by_store_key[name] = self.slots[name] = slot
+        return slot
+
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
         """Look up the given value."""
         position = self.given._layout.index.get(key)
@@ -147,13 +159,16 @@ class ApplyFrame(DefiningFrame):
     def _given_slot(self, position: int, key: str, store_key: str | None) -> Slot:
         layout = self.given._layout
         value = self.given._leaves[position]
+        if is_deleted(value):
+            self.given._raise_deleted(position, value)
         core = layout.core
+        aval = getattr(value, "aval", None)  # the short way for arrays and tracers
         return Slot(
             self,
             key,
             store_key,
-            leaf_shape(value),
-            leaf_dtype(value),
+            leaf_shape(value) if aval is None else aval.shape,
+            leaf_dtype(value) if aval is None else aval.dtype,
             value,
             trainable=core.trainable[position],
             collections=core.collections[position],
@@ -166,7 +181,7 @@ class ApplyFrame(DefiningFrame):
         """Check that the given value fits what the code asks for."""
         if is_hole(slot.value):
             raise Mismatch(slot.key, "uninitialized")
-        if shape is not None and not compatible(shape, slot.shape):
+        if shape is not None and shape != slot.shape and not compatible(shape, slot.shape):
             raise Mismatch(slot.key, f"has shape {slot.shape}, and the model asks for {shape}")
         if dtype is not None and dtype != slot.dtype:
             raise Mismatch(slot.key, f"has dtype {slot.dtype}, and the model asks for {dtype}")
@@ -185,6 +200,9 @@ class HandFrame(ApplyFrame):
     def __init__(self, variables: Variables, **options: Any) -> None:
         super().__init__(variables, **options)
         self.made: list[tuple[VariableSpec, Slot]] = []
+
+    def _names_held(self) -> Iterable[str]:
+        return [*self._by_store_key, *self.given._layout.keys]
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
         """Take the value that is there, or fill it now."""
@@ -213,9 +231,9 @@ class HandFrame(ApplyFrame):
             problem = f"dtype {slot.dtype}, and the code now asks for {dtype}"
         if problem:
             raise InvalidArgumentError(
-                f"Variable {slot.key} in this store has {problem}.{defined(slot)} To begin anew with it, write:\n"
-                "    store = jv.VariableStore(0)    # or keep the rest: store.variables = "
-                "store.variables.select(lambda key, spec: key != ...)"
+                f"Variable {slot.key} in this store has {problem}.{defined(slot)} To make it anew and keep the rest, "
+                "write before the block:\n"
+                f"    store.variables = store.variables.select(lambda key, spec: key != {slot.key!r})"
             )
 
     def _learn_write(self, slot: Slot) -> None:
