@@ -51,7 +51,7 @@ def mismatch_error(
         lines.append(f"    {name}: {problem}{hint}{f', asked for at {site}' if site else ''}")
     kinds = {p if p in ("missing", "uninitialized") else "differs" for p in problems.values()}
     text = (
-        f"The given variables do not fit {model!r}, {len(problems)} of them:\n"
+        f"{len(problems)} {'variable does' if len(problems) == 1 else 'variables do'} not fit {model!r}:\n"
         + "\n".join(lines)
         + "\nWrite:\n"
         + _remedy([name for name, p in problems.items() if p not in ("missing", "uninitialized")])

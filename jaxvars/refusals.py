@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxvars.frame import Frame, Slot
 
 _MAPS = frozenset({"jax.vmap", "jax.shard_map", "jax.pmap", "jax.jacobian"})
+_ASSOCIATIVE = "jax.lax.associative_scan"
 _SHARDS = frozenset({"jax.shard_map", "jax.pmap"})
 
 
@@ -123,6 +124,11 @@ def check_inner_write(frame: Frame, slot: Slot) -> None:
         raise TransformError(
             f"{_variable(slot)} is written inside {_outermost(transforms, _SHARDS)}, where each shard would write "
             "a value of its own. Return the new value from the function and assign it outside (reads are fine inside)."
+        )
+    if _ASSOCIATIVE in transforms:
+        raise TransformError(
+            f"{_variable(slot)} is written inside {_ASSOCIATIVE}, which calls its function as often as it likes, "
+            "not once per element. Use jax.lax.scan, or assign the result outside."
         )
     if below_map(frame):
         raise TransformError(

@@ -24,10 +24,11 @@ from jaxvars import _compat
 from jaxvars.frames import with_values
 from jaxvars.variables import Variables
 
-__all__ = ["Staging"]
+__all__ = ["UNTRACEABLE", "Staging"]
 
 _MOST = 128
-_UNTRACEABLE = (
+# What JAX raises where Python needs a concrete value.
+UNTRACEABLE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -75,7 +76,7 @@ class Staging:
         self._wanted = True
         try:
             return self._run(variables, args, kwargs, key)
-        except (*_UNTRACEABLE, _HoldsObjects):
+        except (*UNTRACEABLE, _HoldsObjects):
             self.possible = False
         return self._apply(variables, args, kwargs, key)
 

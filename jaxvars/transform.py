@@ -19,7 +19,7 @@ from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
 from jaxvars.frames import ApplyFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
 from jaxvars.spec import Hole, VariableSpec, is_hole
-from jaxvars.staging import Staging
+from jaxvars.staging import UNTRACEABLE, Staging
 from jaxvars.variables import Variables
 
 __all__ = ["Model", "transform"]
@@ -155,7 +155,15 @@ class Model:
 
         leaves, rebuild = _split(args, kwargs)
         # Only the type of a key: making one would compile.
-        jax.eval_shape(abstract, leaves, jax.eval_shape(lambda: jax.random.key(0)))
+        try:
+            jax.eval_shape(abstract, leaves, jax.eval_shape(lambda: jax.random.key(0)))
+        except UNTRACEABLE as error:
+            error.add_note(
+                "jaxvars: specs and init run the model abstractly, so Python's `if`, `range`, `float` and NumPy cannot "
+                "see the value of a variable or an array. Write jnp.where or jax.lax.cond, or run the code by hand in "
+                "`with jv.VariableStore(0):`, where values are concrete."
+            )
+            raise
         self._written |= frame.written
         return frame
 
@@ -210,11 +218,7 @@ class Model:
         _check_variables(variables, "apply")
         key = None if rng is None else as_key(rng)
         try:
-            if self._staging.preferred:
-                return self._staging.run(variables, args, kwargs, key)
-            return self._apply_here(variables, args, kwargs, key, may_stage=self._staging.can_stage)
-        except NeedsStaging:
-            return self._staging.run(variables, args, kwargs, key)
+            return self._apply_now(variables, args, kwargs, key)
         except Mismatch as mismatch:
             raise self._explain(mismatch, variables, args, kwargs) from None
         except (RuntimeError, ValueError) as error:
@@ -238,6 +242,14 @@ class Model:
                 "call would lose that. Write:\n    out, variables = model.apply(variables, *args)"
             )
         return out
+
+    def _apply_now(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:
+        if not self._staging.preferred:
+            try:
+                return self._apply_here(variables, args, kwargs, key, may_stage=self._staging.can_stage)
+            except NeedsStaging:
+                pass  # staged below, where errors of the model's own code are not chained to this one
+        return self._staging.run(variables, args, kwargs, key)
 
     def _apply_here(
         self, variables: Variables, args: Any, kwargs: Any, key: Any, *, may_stage: bool = False
@@ -289,6 +301,11 @@ def _values_of(out: Any) -> Any:
 def _check_function(fn: Callable[..., Any]) -> None:
     if not callable(fn):
         raise InvalidTypeError(f"jv.transform takes a function, got {type(fn).__name__}: jv.transform(fn).")
+    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise InvalidTypeError(
+            f"The model function {getattr(fn, '__name__', fn)!r}{_site_of(fn)} is a generator or coroutine: it would "
+            "run after its frame has ended. Let it return a list instead of yielding, and await outside of it."
+        )
     try:
         parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):
@@ -310,7 +327,10 @@ def _site_of(fn: Any) -> str:
 def _check_variables(variables: Any, what: str) -> None:
     if isinstance(variables, Variables):
         return
-    hint = "Write: jv.Variables.from_nested(tree)" if isinstance(variables, Mapping) else "Variables come first."
+    if isinstance(variables, tuple):
+        hint = "model.apply returns a pair. Write: out, variables = model.apply(variables, *args)"
+    else:
+        hint = "Write: jv.Variables.from_nested(tree)" if isinstance(variables, Mapping) else "Variables come first."
     raise InvalidTypeError(f"model.{what} takes jv.Variables, got {type(variables).__name__}. {hint}")
 
 

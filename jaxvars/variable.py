@@ -370,8 +370,14 @@ class Variable(ArrayOperators):
 
     def __repr__(self) -> str:
         slot = self._slot
-        state = "" if slot.frame.is_open else ", frame ended"
+        state = self._shown_value() if slot.frame.is_open else ", frame ended"
         return f"<jv.Variable {slot.key!r} shape={slot.shape} dtype={slot.dtype}{state}>"
+
+    def _shown_value(self) -> str:
+        value = self._slot.value
+        if self._slot.ref is not None or not is_concrete(value):
+            return ""
+        return " value=" + np.array2string(np.asarray(value), threshold=20, precision=4, prefix=" " * 12)
 
 
 # What jax.Array declares, and what only concrete arrays have.

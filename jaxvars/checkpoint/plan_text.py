@@ -15,7 +15,7 @@ __all__ = ["html", "problems", "table", "totals"]
 
 _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
-_MOST_UNUSED = 8
+_MOST_UNUSED = 4
 _MOST_PROBLEMS = 50
 _LONGEST_RULE = 50
 
