@@ -138,6 +138,7 @@ class Frame:
         self.keys_drawn = keys_drawn
         self._key_ref: Any = None
         self._outer: Token[Frame | None] | None = None
+        self._left = False
         self._names: Any = None
         self._token: Any = None
         self._own_token: _TraceToken | None = None
@@ -146,7 +147,7 @@ class Frame:
 
     def open(self, root: FrameType | None) -> None:
         """Make this the current frame of the context; `root` is the stack frame that runs the user's function."""
-        nested = _current.get() is not None
+        nested = open_frame() is not None
         self.trace = _compat.current_trace()
         self.eager = _compat.is_eager(self.trace)
         self.root = root
@@ -180,13 +181,22 @@ class Frame:
         self._visits.clear()
         self.graph.collections = Collections()
         self.graph.on_enter = None
-        if self._outer is not None:
-            _current.reset(self._outer)
-        self._names.__exit__(None, None, None)
-        self._token.__exit__(None, None, None)
+        if _current.get() is self:  # else closed out of order: left when the frames opened inside it are
+            self._leave()
         if self.eager:
             for ref in refs:
                 _compat.free_ref(ref)
+
+    def _leave(self) -> None:
+        """Make current again what was before this frame."""
+        assert self._outer is not None
+        before = self._outer.old_value
+        # An asyncio task may hold a copy of the context in which the frame was opened: there reset() would refuse.
+        _current.set(None if before is Token.MISSING else before)
+        if not self._left:
+            self._left = True
+            self._names.__exit__(None, None, None)
+            self._token.__exit__(None, None, None)
 
     def create_variable(self, **arguments: Any) -> Any:
         """Make a variable as ``tf.Variable`` did; frames that define variables override it."""
@@ -365,7 +375,7 @@ def current_frame(what: str = "get_variable") -> Frame:
     Raises:
       FailedPreconditionError: outside every frame; says what to wrap.
     """
-    frame = _current.get()
+    frame = open_frame()
     if frame is None:
         raise FailedPreconditionError(refusals.outside_frame(what))
     return frame
@@ -373,4 +383,8 @@ def current_frame(what: str = "get_variable") -> Frame:
 
 def open_frame() -> Frame | None:
     """Return the open frame of this context, or None."""
-    return _current.get()
+    frame = _current.get()
+    while frame is not None and not frame.is_open:  # closed out of order, or in another thread
+        frame._leave()
+        frame = _current.get()
+    return frame

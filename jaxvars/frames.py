@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxvars import _compat, refusals
+from jaxvars._source import user_site
 from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame, compatible, defined
 from jaxvars.definition import Definition, Made, define
@@ -231,8 +232,8 @@ class HandFrame(ApplyFrame):
             problem = f"dtype {slot.dtype}, and the code now asks for {dtype}"
         if problem:
             raise InvalidArgumentError(
-                f"Variable {slot.key} in this store has {problem}.{defined(slot)} To make it anew and keep the rest, "
-                "write before the block:\n"
+                f"Variable {slot.key} in this store has {problem} at {user_site()}.{defined(slot)} To make it "
+                "anew and keep the rest, write before the block:\n"
                 f"    store.variables = store.variables.select(lambda key, spec: key != {slot.key!r})"
             )
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import jax
 
+from jaxvars import _compat
 from jaxvars._source import user_site
 from jaxvars.defining import DefiningFrame
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, TransformError
 from jaxvars.filling import as_key
-from jaxvars.frame import current_frame
+from jaxvars.frame import current_frame, open_frame
 from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype
 from jaxvars.scopes import GraphKeys, get_variable_scope, local_collections, request_variable
@@ -319,6 +321,7 @@ class VariableStore:
         # Each block draws other random keys than the one before, as one long TF1 session would.
         self._keys_drawn = 0
         self._values = Variables({})
+        self._home = weakref.ref(_compat.current_trace())
         if variables is not None:
             self.variables = variables
 
@@ -355,15 +358,36 @@ class VariableStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         frame = self._frame
-        assert frame is not None
+        if frame is None:
+            raise FailedPreconditionError("This VariableStore is not open. Write: with store: ...")
+        in_order = open_frame() is frame
         try:
-            merged = self._values if kind is not None else self._merged(frame)
+            merged = self._merged(frame) if kind is None and in_order else self._values
+            self._refuse_inner(frame, merged)
         finally:
             self._frame = None
             frame.close()
+        if not in_order:
+            raise FailedPreconditionError(
+                f"Improper nesting of VariableStore at {user_site()}: closed while a frame opened in it is open, or in "
+                "another thread or task. Its block counts for nothing. Do not yield inside `with store:`."
+            )
         if kind is None:
             self._values = merged
             self._keys_drawn = frame.keys_drawn
+
+    def _refuse_inner(self, frame: HandFrame, merged: Variables) -> None:
+        """Raise where the block ran in a JAX transform that began after the store was made, and left values of it."""
+        home = self._home()
+        if home is None or home is frame.trace:
+            return
+        for key, leaf in zip(merged, merged._leaves, strict=True):
+            if _compat.is_leaked(leaf, home):
+                raise TransformError(
+                    f"Variable {key} was made or written by `with store:` inside a JAX transform (jit, grad, scan, ...)"
+                    f" at {user_site()}, with which its value ends. The store was made outside and keeps what it had. "
+                    "Write:\n    model = jv.transform(fn); out, variables = model.apply(variables, *args)"
+                )
 
     def _merged(self, frame: HandFrame) -> Variables:
         changed = frame.current_values()
