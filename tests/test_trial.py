@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import types
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxvars as jv
+from jaxvars.errors import FailedPreconditionError
 
 X = jnp.array([1.0, 2.0, 3.0])
 
@@ -115,3 +119,29 @@ def test_eager_models_run_under_disable_jit() -> None:
         assert after["n"] == 3
         out, after = model.apply(variables, X)
         assert after["n"] == 3
+
+
+# Frames and what outlives them
+
+
+def test_a_context_copied_in_a_frame_does_not_keep_it_open() -> None:
+    with jv.VariableStore(0):
+        context = contextvars.copy_context()
+    with pytest.raises(FailedPreconditionError, match="outside of a frame"):
+        context.run(jv.get_variable, "late", [1])
+
+
+def test_a_store_with_a_body_that_jax_caches_keeps_no_arrays() -> None:
+    def body(carry: Any, _: Any) -> Any:
+        _count().assign_add(1)
+        return jnp.tanh(carry * jv.get_variable("w", [3])), None
+
+    store = jv.VariableStore(0)
+    live: list[int] = []
+    for _ in range(5):
+        with store:
+            jax.lax.scan(body, X, length=2)
+        gc.collect()
+        live.append(len(jax.live_arrays()))
+    assert live[-1] == live[1]
+    assert store.variables["n"] == 10
