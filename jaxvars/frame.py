@@ -31,10 +31,11 @@ from jaxvars.scopes import Collections, NameGraph
 from jaxvars.spec import is_hole
 from jaxvars.visits import Visits
 
-__all__ = ["Frame", "NeedsStaging", "Restart", "Slot", "current_frame"]
+__all__ = ["Frame", "NeedsStaging", "Restart", "Slot", "current_frame", "open_frame", "trace_key"]
 
 _current: ContextVar[Frame | None] = ContextVar("jaxvars_frame", default=None)
-_trace_key = _compat.make_user_context(None)
+# Sits in JAX's trace cache keys; None outside of frames.
+trace_key = _compat.make_user_context(None)
 
 
 class _TraceToken:
@@ -152,7 +153,7 @@ class Frame:
         self.eager = _compat.is_eager(self.trace)
         self.root = root
         self._own_token = _TraceToken() if nested else None
-        self._token = _trace_key(self._own_token or _thread.token)
+        self._token = trace_key(self._own_token or _thread.token)
         self._token.__enter__()
         self._names = self.graph.as_current()
         self._names.__enter__()
@@ -229,7 +230,7 @@ class Frame:
         else:
             self._own_token = token
         self._token.__exit__(None, None, None)
-        self._token = _trace_key(token)
+        self._token = trace_key(token)
         self._token.__enter__()
 
     def note(self, slot: Slot) -> None:

@@ -17,7 +17,7 @@ from jaxvars.defining import DefiningFrame, compatible, defined
 from jaxvars.definition import Definition, Made, define
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
-from jaxvars.frame import Slot
+from jaxvars.frame import Slot, trace_key
 from jaxvars.initializers import needs_key
 from jaxvars.scopes.getters import has_creators
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
@@ -221,7 +221,8 @@ class HandFrame(ApplyFrame):
     def _filled(self, hole: Hole, key: str) -> Any:
         if self.rng is None and hole.initializer is not None and needs_key(hole.initializer):
             return hole
-        return fill({key: hole}, self.rng)[key]
+        with trace_key(None):  # the executables that fill are shared with all other frames
+            return fill({key: hole}, self.rng)[key]
 
     def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:
         """Check that the given value fits what the code asks for."""
