@@ -8,11 +8,15 @@ from collections.abc import Iterator
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis
 import jax
 import pytest
 
 # Our own code never relies on rank promotion. Examples are users' text and run with JAX's defaults.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A property that compiles at its first example, or shares its cores, is not slow.
+hypothesis.settings.register_profile("jaxvars", deadline=None)
+hypothesis.settings.load_profile("jaxvars")
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +24,15 @@ def _surroundings(request: pytest.FixtureRequest) -> Iterator[None]:
     from jaxvars.frame import open_frame
 
     if isinstance(request.node, pytest.DoctestItem):
-        with jax.numpy_rank_promotion("allow"):
+        with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
             yield
     else:
         yield
     assert open_frame() is None, "a frame was left open"
+
+
+@pytest.fixture
+def without_x64() -> Iterator[None]:
+    """For tests of what 32 bits mean, in a run with ``JAX_ENABLE_X64=1``."""
+    with jax.enable_x64(False):
+        yield

@@ -17,7 +17,7 @@ def mesh():
 def state():
     sharding = NamedSharding(mesh(), P("x", "y"))
     values = {
-        "z/w": jax.device_put(jnp.arange(32.0).reshape(8, 4), sharding),
+        "z/w": jax.device_put(jnp.arange(32, dtype=jnp.float32).reshape(8, 4), sharding),
         "a": jnp.zeros((0, 3)),
         "a/b": jnp.array([1.5, -2], jnp.bfloat16),
         "a.b": jnp.array([[1, -2]]),
@@ -54,7 +54,7 @@ def assert_same(found, expected):
 
 def foreign_tree():
     return {
-        "params": {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}},
+        "params": {"dense": {"kernel": jnp.ones((2, 3), jnp.float32), "bias": jnp.zeros(3)}},
         "opt": [jnp.ones(2), (jnp.zeros(()), 3)],
         "step": 5,
     }

@@ -109,7 +109,7 @@ def test_trees_of_other_programs_are_read_as_flat_names(tmp_path, write):
         assert {name: reader[name].shape for name in reader} == FOREIGN
         assert np.asarray(reader["step"]) == 5 and np.asarray(reader["opt/1/1"]) == 3
         np.testing.assert_array_equal(reader["params/dense/kernel"], np.ones((2, 3)))
-    into = jv.Variables({"net/kernel": jax.ShapeDtypeStruct((2, 3), "float32")})
+    into = jv.Variables({"net/kernel": jax.ShapeDtypeStruct((2, 3), np.float32)})
     restored = checkpoint.restore(path, into, rules=[(r"net/(.*)", r"params/dense/\1")])
     np.testing.assert_array_equal(restored["net/kernel"], np.ones((2, 3)))
 

@@ -50,7 +50,7 @@ def test_flipped_bits_are_detected_or_harmless(tmp_path):
 
 
 def test_a_changed_value_is_named(tmp_path):
-    variables = jv.Variables({"w": jnp.full(5000, 1.25)})
+    variables = jv.Variables({"w": jnp.full(5000, 1.25, jnp.float32)})
     path = checkpoint.save(variables, tmp_path / "m")
     pattern = np.float32(1.25).tobytes() * 4
     for file in all_files(path):

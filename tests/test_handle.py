@@ -51,10 +51,10 @@ ARRAY_USES: dict[str, Callable[[Any], Any]] = {
     "jax.vmap": jax.vmap(lambda x: x * 2),
     "jax.grad": jax.grad(lambda x: (x * x).sum()),
     "jax.value_and_grad": jax.value_and_grad(lambda x: (x * x).sum()),
-    "jax.vjp": lambda v: jax.vjp(jnp.sin, v)[1](jnp.ones(3)),
+    "jax.vjp": lambda v: jax.vjp(jnp.sin, v)[1](jnp.ones(3, v.dtype)),
     "jax.checkpoint": jax.checkpoint(jnp.sin),
     "jax.lax.scan over it": lambda v: jax.lax.scan(_scan_body, 0.0, v),
-    "jax.lax.scan from it": lambda v: jax.lax.scan(_scan_body, v, jnp.arange(2.0)),
+    "jax.lax.scan from it": lambda v: jax.lax.scan(_scan_body, v, jnp.arange(2, dtype=v.dtype)),
     "jax.lax.cond": lambda v: jax.lax.cond(True, jnp.sin, jnp.cos, v),
     "jax.lax.fori_loop": lambda v: jax.lax.fori_loop(0, 2, lambda i, x: x * 2, v),
     "jax.lax.while_loop": lambda v: jax.lax.while_loop(lambda x: x[0] < 9, lambda x: x * 2, v),
@@ -98,8 +98,8 @@ def test_it_is_an_array_to(name: str) -> None:
         lambda v: v.eval(),
         lambda v: v.initialized_value(),
         lambda v: v.initial_value,
-        lambda v: jax.lax.mul(v.value, 1.0),
-        lambda v: jax.jvp(jnp.positive, (v.value,), (jnp.ones(3),))[0],
+        lambda v: jax.lax.mul(v.value, np.float32(1)),
+        lambda v: jax.jvp(jnp.positive, (v.value,), (jnp.ones(3, v.dtype),))[0],
     ],
 )
 def test_the_bare_value(read: Any) -> None:

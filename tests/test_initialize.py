@@ -48,7 +48,7 @@ def test_values_depend_on_the_name_only():
     variables = state()
     alone = variables_initializer(variables, 0, ["w"])["w"]
     together = variables_initializer(variables, jax.random.key(0))["w"]
-    expected = jax.jit(lambda key: jax.random.normal(variable_key(key, "w"), (3,)) * 0.1)(jax.random.key(0))
+    expected = jax.jit(lambda key: jax.random.normal(variable_key(key, "w"), (3,), "float32") * 0.1)(jax.random.key(0))
     assert np.array_equal(alone, together)
     np.testing.assert_allclose(alone, expected, rtol=1e-6)
     inside = jax.jit(lambda seed: variables_initializer(variables, jax.random.key(seed))["w"])(0)

@@ -275,7 +275,7 @@ def test_constraints_and_regularizers_reach_the_variables():
     model = jv.transform(net)
     variables = model.init(0, FLAT)
     assert variables.variable_specs["dense/kernel"].constraint is clip
-    variables = variables._set("dense/bias", jnp.array([1.0, 2.0]))
+    variables = variables.replace({"dense/bias": [1.0, 2.0]})
     np.testing.assert_allclose(jv.losses.regularization_loss(model, variables, FLAT), 2.5)
     gradients = jv.grad(lambda v: jv.losses.regularization_loss(model, v, FLAT))(variables)
     np.testing.assert_allclose(gradients["dense/bias"], [1.0, 2.0])

@@ -74,7 +74,7 @@ def test_forms_of_strides_and_padding():
 
 
 def test_pooling_of_integers():
-    x = jnp.arange(16).reshape(1, 4, 4, 1)
+    x = jnp.arange(16, dtype=jnp.int32).reshape(1, 4, 4, 1)
     result = jv.nn.max_pool(x, 2, 2, "VALID")
     assert result.dtype == jnp.int32
     np.testing.assert_array_equal(result.ravel(), [5, 7, 13, 15])

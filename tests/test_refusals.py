@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 import jaxvars as jv
 from jaxvars.errors import FailedPreconditionError, TransformError
 
-X = jnp.array([1.0, 2.0, 3.0])
-VALUES = jv.Variables({"w": jnp.ones(()), "count": jnp.zeros(())})
+X = jnp.array([1.0, 2.0, 3.0], jnp.float32)
+VALUES = jv.Variables({"w": np.float32(1), "count": np.float32(0)})
 MESH = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
@@ -44,7 +44,7 @@ def _add_one(x: Any) -> Any:
 
 
 def _draw(x: Any) -> Any:
-    return x * _w() * jax.random.uniform(jv.next_rng_key())
+    return x * _w() * jax.random.uniform(jv.next_rng_key(), dtype="float32")
 
 
 def _condition_reads_what_the_body_writes(x: Any) -> Any:
@@ -227,7 +227,7 @@ def test_refusals_leave_nothing_behind() -> None:
         with jv.variable_scope("a"):
             return jax.vmap(_add_one)(x) if fail else _add_one(x)
 
-    values = jv.Variables({"a/w": 2.0, "a/count": 0.0})
+    values = jv.Variables({"a/w": np.float32(2), "a/count": np.float32(0)})
     model = jv.transform(fn)
     for apply in (model.apply, jax.jit(model.apply)):
         fail = True

@@ -12,10 +12,10 @@ from jaxvars.variables import Variables
 def model():
     return Variables(
         {
-            "conv1/weights": jnp.ones((5, 5, 1, 32)),
+            "conv1/weights": jnp.ones((5, 5, 1, 32), jnp.float32),
             "conv1/biases": jnp.zeros(32, jnp.bfloat16),
             "head/kernel": Hole((32, 10), "float32"),
-            "step": 0,
+            "step": np.int32(0),
         }
     ).freeze("step")
 
@@ -42,10 +42,10 @@ def test_text_table():
 
 
 def test_totals_follow_the_depth_and_sizes_agree():
-    variables = Variables({"a/b/w": jnp.ones(2), "a/c/w": jnp.ones(3), "a/v": 1.0})
+    variables = Variables({"a/b/w": jnp.ones(2, "float32"), "a/c/w": jnp.ones(3, "int16"), "a/v": jnp.ones((), bool)})
     assert [t.scope for t in variables.summary(depth=2).totals] == ["a/b", "a/c", "a", "total"]
     total = variables.summary().totals[-1]
-    assert (total.count, total.bytes) == (variables.size, variables.nbytes) == (6, 24)
+    assert (total.count, total.bytes) == (variables.size, variables.nbytes) == (6, 8 + 6 + 1)
 
 
 def test_places_of_values():

@@ -78,7 +78,7 @@ def test_every_route_of_init_gives_the_same_bits(route: str) -> None:
 
 def test_init_fills_only_what_is_missing() -> None:
     model = jv.transform(net)
-    given = jv.Variables({"one/w": jnp.full([3, 4], 7.0), "extra": jnp.zeros(2)})
+    given = jv.Variables({"one/w": np.full([3, 4], 7, np.float32), "extra": jnp.zeros(2)})
     variables = model.init(0, X, variables=given)
     assert sorted(variables) == ["extra", "one/b", "one/w", "two/b", "two/w"]
     np.testing.assert_array_equal(variables["one/w"], 7.0)
@@ -111,14 +111,14 @@ def test_initial_values_that_the_model_computes() -> None:
         v = jv.get_variable("v", [3])
         jv.get_variable("w", initializer=v.initialized_value() + 1)
         jv.Variable(lambda: v * 0.2, name="u")
-        return jv.get_variable("n", initializer=jnp.array([23, 42]))
+        return jv.get_variable("n", initializer=np.array([23, 42], np.int32))
 
     model = jv.transform(fn)
     for variables in (model.init(0, X), jax.jit(model.init)(0, X)):
         np.testing.assert_allclose(variables["w"], variables["v"] + 1, rtol=1e-6)
         np.testing.assert_allclose(variables["u"], variables["v"] * 0.2, rtol=1e-6)
         assert variables["n"].tolist() == [23, 42] and variables["n"].dtype == "int32"
-    given = model.init(0, X, variables=jv.Variables({"v": jnp.full(3, 9.0)}))
+    given = model.init(0, X, variables=jv.Variables({"v": np.full(3, 9, np.float32)}))
     np.testing.assert_array_equal(given["w"], 10.0)
     np.testing.assert_array_equal(model.init(0, jax.ShapeDtypeStruct((2, 3), "float32"))["n"], [23, 42])
 
@@ -321,10 +321,27 @@ def test_eager_models_that_need_concrete_values_run_eagerly() -> None:
         return x * 2 if float(x.sum()) > 0 else x
 
     model = jv.transform(fn)
-    variables = jv.Variables({"n": 0.0})
+    variables = jv.Variables({"n": np.float32(0)})
     for _ in range(3):
         out, variables = model.apply(variables, X)
     assert variables["n"] == 9.0 and out[0, 0] == 2.0
+
+
+def test_errors_after_an_inner_touch_are_those_of_the_model() -> None:
+    """The first eager call is given up at the touch inside; what fails after it is explained as anywhere else."""
+
+    def fn(x: Any, fails: bool = False) -> Any:
+        y = jax.jit(lambda y: y * jv.get_variable("a", [], initializer=jv.ones_initializer()))(x)
+        if fails:
+            raise KeyError("mine")
+        return y, jv.get_variable("b", [5])
+
+    variables = jv.Variables({"a": np.float32(1), "b": np.zeros(3, np.float32)})
+    with pytest.raises(InvalidArgumentError, match=r"b: has shape \(3,\), and the model asks for \(5,\)"):
+        jv.transform(fn).apply(variables, X)
+    with pytest.raises(KeyError, match="mine") as caught:
+        jv.transform(fn).apply(variables, X, fails=True)
+    assert caught.value.__context__ is None
 
 
 def test_eager_models_see_changed_python_state() -> None:
