@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "golden" / "errors"
 SOURCE = Path(__file__).read_text(encoding="utf-8").splitlines()
 CASES: dict[str, tuple[type[Exception], Callable[[], Any]]] = {}
 
-X = jnp.ones([1, 2])
+X = jnp.ones([1, 2], "float32")
 
 
 def case(kind: type[Exception], *, store: bool = False) -> Callable[[Callable[[], Any]], Callable[[], Any]]:

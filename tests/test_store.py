@@ -159,7 +159,7 @@ def test_an_exception_gives_the_random_keys_back() -> None:
 
 def test_values_are_settable_outside() -> None:
     store = jv.VariableStore(0)
-    store.variables = jv.Variables({"w": jnp.array([1.0, 2.0]), "unused": 3})
+    store.variables = jv.Variables({"w": jnp.array([1.0, 2.0], "float32"), "unused": 3})
     with store:
         assert jv.get_variable("w", [2]).assign_add([1, 1]).tolist() == [2, 3]
         assert store.variables["w"].tolist() == [2, 3]  # inside: as they are now
@@ -168,7 +168,7 @@ def test_values_are_settable_outside() -> None:
 
 
 def test_values_given_and_values_left_are_separate() -> None:
-    given = jv.Variables({"w": jnp.array([1.0, 2.0])})
+    given = jv.Variables({"w": jnp.array([1.0, 2.0], "float32")})
     store = jv.VariableStore(0, given)
     with store:
         jv.get_variable("w", [2]).assign([9.0, 9.0])
@@ -358,7 +358,7 @@ def test_a_store_of_outside_takes_no_values_of_a_transform() -> None:
 
 
 def test_a_store_of_outside_may_be_read_in_a_transform() -> None:
-    store = jv.VariableStore(0, jv.Variables({"w": jnp.array([1.0, 2.0])}))
+    store = jv.VariableStore(0, jv.Variables({"w": jnp.array([1.0, 2.0], "float32")}))
 
     @jax.jit
     def read(x: Any) -> Any:
