@@ -58,15 +58,16 @@ class DefiningFrame(Frame):
     def get(
         self,
         name: str,
-        *,
+        # Custom getters may pass these by position, in TF1's order.
         shape: Any = None,
         dtype: Any = "float32",
         initializer: Any = None,
         regularizer: Any = None,
+        reuse: Any = False,
         trainable: bool = True,
         collections: Sequence[str] | None = None,
+        *,
         constraint: Any = None,
-        reuse: Any = False,
         caching_device: Any = None,
         partitioner: Any = None,
         validate_shape: bool = True,

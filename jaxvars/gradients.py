@@ -37,7 +37,8 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns such a pair.
       wrt: what to differentiate. None: every trainable variable of a floating or complex dtype. Else a name
         or handle, a list of them, a pattern or rules as in `Variables.select`, or a view such as
-        ``variables.scope("head")``. Named variables need not be trainable.
+        ``variables.scope("head")``. Patterns choose among the trainable variables; those named in full need not be
+        trainable.
 
     Returns:
       A function of the same arguments that returns ``(value, gradients)``, where `value` is what `loss_fn`
@@ -191,7 +192,14 @@ def selected_keys(variables: Variables, selection: Any, op: str) -> tuple[str, .
     if callable(selection) and not hasattr(selection, "key"):
         return tuple(variables.select(selection))
     matches = parse_patterns(selection, op=op).resolve(variables)
-    return tuple(key for key, match in matches.items() if match is not None and match.replacement)
+    trainable = set(selected_keys(variables, None, op))
+    # A pattern means trainable variables, as TF1's collection with a scope does: slots and moving averages carry the
+    # names of their variables. Only a full name means a variable whatever it is.
+    return tuple(
+        key
+        for key, match in matches.items()
+        if match is not None and match.replacement and (key in trainable or match.rule.pattern == key)
+    )
 
 
 def _is_inexact(leaf: Any) -> bool:
@@ -200,7 +208,10 @@ def _is_inexact(leaf: Any) -> bool:
 
 def _nothing_selected(variables: Variables, wrt: Any) -> str:
     if wrt is not None:
-        return f"nothing to differentiate: wrt={wrt!r} selects none of the {len(variables)} variables"
+        return (
+            f"nothing to differentiate: wrt={wrt!r} selects none of the {len(variables)} variables. A pattern chooses "
+            "among trainable ones of a floating or complex dtype; name others in full"
+        )
     rows = [
         f"  {key}: {'trainable' if spec.trainable else 'not trainable'}, {spec.dtype}"
         for key, spec in list(variables.variable_specs.items())[:10]

@@ -145,3 +145,65 @@ def test_a_store_with_a_body_that_jax_caches_keeps_no_arrays() -> None:
         live.append(len(jax.live_arrays()))
     assert live[-1] == live[1]
     assert store.variables["n"] == 10
+
+
+# Ported programs
+
+
+def test_a_custom_getter_passes_the_shape_by_position() -> None:
+    def weight_norm(getter: Any, name: str, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        v = getter(f"{name}/v", shape, *args, **kwargs)
+        g = getter(f"{name}/g", [shape[-1]], **(kwargs | {"initializer": jv.ones_initializer()}))
+        return v.value / jnp.linalg.norm(v, axis=0, keepdims=True) * g.value[None]
+
+    def net(x: Any) -> Any:
+        with jv.variable_scope("s", custom_getter=weight_norm):
+            return x @ jv.get_variable("kernel", [3, 2])
+
+    model = jv.transform(net)
+    variables = model.init(0, X[None])
+    assert list(variables) == ["s/kernel/g", "s/kernel/v"]
+    gradient: Any = jv.grad(lambda v: jnp.sum(model(v, X[None]) ** 2))(variables)
+    assert all(np.any(np.asarray(gradient[key]) != 0) for key in variables)
+
+
+def test_two_optimizers_share_one_state_by_scope_patterns() -> None:
+    """A GAN's loop: slots carry the names of their variables, and patterns must not choose them."""
+
+    def gen(z: Any) -> Any:
+        with jv.variable_scope("gen"):
+            return jv.layers.batch_normalization(jv.layers.dense(z, 4), training=True)
+
+    def disc(x: Any) -> Any:
+        with jv.variable_scope("disc"):
+            return jv.layers.dense(x, 1)
+
+    models = jv.multi_transform({"gen": gen, "disc": disc})
+    z, x = jnp.ones((2, 3)), jnp.ones((2, 4))
+    variables = models.init(0, gen=z, disc=x)
+    of_gen = jv.train.AdamOptimizer(1e-2, name="G", var_list="gen/")
+    of_disc = jv.train.AdamOptimizer(1e-2, name="D", var_list=r"disc/.*")
+    variables = of_disc.init(of_gen.init(variables))
+    before = variables
+
+    @jax.jit
+    def step(v: jv.Variables) -> jv.Variables:
+        def fool(v: jv.Variables) -> Any:
+            return -models["disc"](v, models["gen"].apply(v, z)[0]).mean()
+
+        def tell(v: jv.Variables) -> Any:
+            return -fool(v) - models["disc"](v, x).mean()
+
+        v = of_disc.apply_gradients(jv.grad(tell, wrt=r"disc/.*")(v), v)
+        return of_gen.apply_gradients(jv.grad(fool, wrt="gen/")(v), v)
+
+    for _ in range(2):
+        variables = step(variables)
+    assert set(jv.grad(lambda v: models["disc"](v, x).mean(), wrt="disc/")(variables)) == {
+        "disc/dense/bias",
+        "disc/dense/kernel",
+    }
+    assert np.any(np.asarray(variables["disc/dense/kernel"] != before["disc/dense/kernel"]))
+    np.testing.assert_array_equal(
+        variables["gen/batch_normalization/moving_mean"], before["gen/batch_normalization/moving_mean"]
+    )
