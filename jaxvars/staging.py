@@ -111,15 +111,16 @@ class Staging:
 
 
 def _execute(program: Callable[[list[Any]], list[Any]], arrays: list[Any]) -> list[Any]:
-    # Unused arguments stay in the text: programs that differ only in which ones they use must not be confused.
-    traced = jax.jit(program, keep_unused=True).trace(arrays)
+    traced = jax.jit(program).trace(arrays)
     lowered = traced.lower()
     text = lowered.as_text()
-    if _CALLBACK.search(text):
-        return lowered.compile()(arrays)
-    # What the text leaves out: devices, and the types of results as JAX sees them (keys, weak types).
+    used = _compat.used_arguments(lowered)
+    if used is None or _CALLBACK.search(text):
+        return _call(lowered.compile(), arrays)
+    # What the text leaves out: which arguments are used, devices, and the types of results as JAX sees them (keys,
+    # weak types).
     places = [(str(getattr(a, "committed", "")), str(_devices(getattr(a, "sharding", None)))) for a in arrays]
-    rest = (places, str(traced.jaxpr.out_avals), sorted(set(map(str, _inner_devices(traced.jaxpr.jaxpr)))))
+    rest = (used, places, str(traced.jaxpr.out_avals), sorted(set(map(str, _inner_devices(traced.jaxpr.jaxpr)))))
     digest = hashlib.sha256(f"{rest}\n{text}".encode()).digest()
     with _lock:
         executable = _executables.get(digest)
@@ -130,7 +131,20 @@ def _execute(program: Callable[[list[Any]], list[Any]], arrays: list[Any]) -> li
         _executables.move_to_end(digest)
         while len(_executables) > _MOST:
             _executables.popitem(last=False)
-    return executable(arrays)
+    return _call(executable, arrays)
+
+
+def _call(executable: Any, arrays: list[Any]) -> list[Any]:
+    try:
+        return executable(arrays)
+    except Exception as error:
+        if type(error).__name__ != "InternalFloatingPointError":
+            raise
+        # What jax.debug_nans raises for a compiled program; JAX itself would run the Python code once more.
+        raise FloatingPointError(
+            f"invalid value ({error.args[-1]}) in the result of a model applied eagerly, as one program. "
+            "To see which operation makes it, add: with jax.disable_jit(): ..."
+        ) from None
 
 
 def _devices(place: Any) -> tuple[Any, ...]:

@@ -121,6 +121,18 @@ def test_eager_models_run_under_disable_jit() -> None:
         assert after["n"] == 3
 
 
+def test_debug_nans_finds_them_in_eager_models() -> None:
+    model = jv.transform(lambda x: jax.jit(lambda y: jnp.log(y * _w()))(x))
+    variables = model.init(0, X)
+    model.apply(variables, X)  # from now on as one program
+    for _ in range(2):
+        with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"disable_jit"):
+            model.apply(variables, -X)
+        with jax.debug_nans(True), jax.disable_jit(), pytest.raises(FloatingPointError, match="log"):
+            model.apply(variables, -X)
+    assert np.all(np.isnan(model.apply(variables, -X)[0]))
+
+
 # Frames and what outlives them
 
 
