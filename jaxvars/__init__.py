@@ -17,16 +17,10 @@ Example:
   ['layer/b', 'layer/w']
 """
 
-from jaxvars import (
-    checkpoint,
-    errors,
-    initializers,
-    layers,
-    losses,
-    nn,
-    regularizers,
-    train,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxvars import errors, initializers, regularizers
 from jaxvars.assign import (
     assign,
     assign_add,
@@ -118,6 +112,23 @@ from jaxvars.variable import (
 from jaxvars.variables import (
     Variables,
 )
+
+if TYPE_CHECKING:
+    from jaxvars import checkpoint, layers, losses, nn, train
+
+# Rooms that not every program enters; imported at the first use.
+_LAZY = frozenset({"checkpoint", "layers", "losses", "nn", "train"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"jaxvars.{name}")
+    raise AttributeError(f"module 'jaxvars' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "AUTO_REUSE",

@@ -41,6 +41,7 @@ except (ImportError, AttributeError):
 
 
 __all__ = [
+    "abandon",
     "current_trace",
     "enclosing_traces",
     "free_ref",
@@ -53,6 +54,7 @@ __all__ = [
     "outside_maps",
     "refuse_as_operand",
     "set_current_trace",
+    "used_arguments",
 ]
 
 
@@ -106,6 +108,27 @@ def is_leaked(value: Any, trace: Any) -> bool:
     if not isinstance(value, Tracer):
         return False
     return all(value._trace is not t for t in enclosing_traces(trace, None))
+
+
+def abandon(trace: Any) -> None:
+    """Let go of what a trace holds that an exception ended.
+
+    JAX does so at the end of a trace that succeeds. One that raised, JAX keeps for ever (its finalizers refer to it,
+    and it to what they wait for), with every array that the traced function closed over.
+    """
+    if type(trace).__name__ == "DynamicJaxprTrace":
+        trace.invalidate()
+
+
+def used_arguments(lowered: Any) -> list[int] | None:
+    """Return which arguments a lowered program uses, by position; None where this JAX does not say.
+
+    Asking ``jax.jit(keep_unused=True)`` to keep all instead would keep, on jax 0.12, what programs close over for ever.
+    """
+    try:
+        return sorted(lowered._lowering.compile_args["kept_var_idx"])
+    except (AttributeError, KeyError):
+        return None
 
 
 def free_ref(ref: Any) -> None:

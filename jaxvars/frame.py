@@ -188,6 +188,12 @@ class Frame:
             for ref in refs:
                 _compat.free_ref(ref)
 
+    def abandon_inner_traces(self) -> None:
+        """Let go of the traces in which the frame's function was when it raised."""
+        for touched in list(self._seen):
+            for trace in _compat.enclosing_traces(touched, self.trace):
+                _compat.abandon(trace)
+
     def _leave(self) -> None:
         """Make current again what was before this frame."""
         assert self._outer is not None
@@ -318,7 +324,8 @@ class Frame:
                 self._learn_write(slot)
             self._back_by_ref(slot)
         self.written.add(slot.key)
-        slot.ref[...] = jax.lax.stop_gradient(value)
+        ref: Any = slot.ref
+        ref[...] = jax.lax.stop_gradient(value)
 
     def _learn_write(self, slot: Slot) -> None:
         raise Restart(slot.key)

@@ -270,8 +270,9 @@ class Model:
         try:
             out = _values_of(self.fn(*args, **kwargs))
             return out, frame.current_values()
-        except Exception as error:
-            ours = refusals.explained(error, frame)
+        except BaseException as error:
+            ours = refusals.explained(error, frame) if isinstance(error, Exception) else None
+            frame.abandon_inner_traces()
             if ours is None:
                 raise
             raise ours from error

@@ -6,17 +6,18 @@ back to where they were when it began. Two calls, and the branches of a ``cond``
 same variable in both is refused, as in TF1.
 
 A call is known by its stack frame, which lives as long as the call; a run by the stack frame of the user's function.
+Both are kept until the next touch, which JAX's leak check would take for a leak: under the check they are referred to
+weakly.
 """
 
 from __future__ import annotations
 
 import weakref
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, cast
 
 import jax
 
-from jaxvars import _compat
 from jaxvars._calls import BRANCHES, JaxCall
 from jaxvars.scopes import NameGraph
 
@@ -27,7 +28,7 @@ class _Visit:
     __slots__ = ("code", "entry", "gotten", "names", "run")
 
     def __init__(self, call: JaxCall, run: Any, gotten: int, names: Any) -> None:
-        self.entry: FrameType = call.entry
+        self.entry: Any = _stands_for(call.entry)
         self.code: CodeType = call.body.f_code
         self.run = run
         self.gotten = gotten
@@ -53,7 +54,7 @@ class Visits:
         kept: list[_Visit] = []
         for call in reversed(calls):
             visit = self._of(call)
-            run = _run_of(call)
+            run = _stands_for(call.body)
             if visit is None or (visit.run != run and not BRANCHES.isdisjoint(call.transforms)):
                 visit = _Visit(call, run, len(self.gotten), self._graph.snapshot())
             elif visit.run != run:
@@ -71,8 +72,9 @@ class Visits:
         self.gotten.clear()
 
     def _of(self, call: JaxCall) -> _Visit | None:
+        entry = _stands_for(call.entry)
         for visit in self._going_on:
-            if visit.entry is call.entry and visit.code is call.body.f_code:
+            if visit.entry == entry and visit.code is call.body.f_code:
                 return visit
         return None
 
@@ -83,8 +85,12 @@ class Visits:
         self._graph.restore(visit.names)
 
 
-def _run_of(call: JaxCall) -> Any:
-    """What stands for this run of the body. JAX's leak check would find the values that a stack frame keeps."""
-    if jax.config.jax_check_tracer_leaks:
-        return weakref.ref(_compat.current_trace())
-    return call.body
+class _Mark:
+    """Put among the local variables of a stack frame, which itself cannot be referred to weakly; dies with it."""
+
+
+def _stands_for(frame: FrameType) -> Any:
+    """What stands for a stack frame, compared by ``==``."""
+    if not cast(Any, jax.config).jax_check_tracer_leaks:
+        return frame
+    return weakref.ref(frame.f_locals.setdefault("__jaxvars_mark__", _Mark()))
