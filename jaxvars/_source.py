@@ -13,12 +13,7 @@ _STDLIB = sysconfig.get_path("stdlib") + os.sep
 
 def _is_library(filename: str) -> bool:
     """Whether the file belongs to jaxvars, JAX, the standard library or another installed package."""
-    return (
-        filename.startswith(_PACKAGE)
-        or f"{os.sep}site-packages{os.sep}" in filename
-        or filename.startswith(_STDLIB)
-        or filename.startswith("<frozen")
-    )
+    return filename.startswith((_PACKAGE, _STDLIB, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
 
 
 def user_site() -> str:

@@ -177,7 +177,8 @@ class Model:
             call_args, call_kwargs = rebuild(leaves)
             frame = InitialValuesFrame(dict(known), rng=key, tf1_op_names=self.tf1_op_names)
             self._run(frame, call_args, call_kwargs)
-            return {name: frame.computed[name] for name in computed}
+            values, frame.computed = frame.computed, {}  # a handle that is kept keeps the frame
+            return {name: values[name] for name in computed}
 
         abstract = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if abstract:

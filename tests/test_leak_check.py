@@ -123,6 +123,28 @@ def test_plain_jax_keeps_what_a_function_of_a_module_closes_over(run: Any) -> No
         outer(X)
 
 
+@pytest.mark.usefixtures("checked")
+def test_plain_jax_keeps_a_ref_that_a_differentiated_scan_writes() -> None:
+    def loss(w: Any) -> Any:
+        count = jax.new_ref(jnp.zeros(()), kind="no_grad_no_remat")
+
+        def step(carry: Any, _: Any) -> Any:
+            count[...] = count[...] + 1
+            return carry * w, None
+
+        return jnp.sum(jax.lax.scan(step, X, length=3)[0]), jax.freeze(count)
+
+    with pytest.raises(Exception, match="Leaked trace"):
+        jax.grad(loss, has_aux=True)(np.float32(1))
+
+
+@pytest.mark.usefixtures("checked")
+def test_a_handle_that_is_kept_keeps_no_initial_value() -> None:
+    kept: list[Any] = []
+    variables = jv.transform(lambda x: kept.append(jv.get_variable("v", initializer=x * 2))).init(0, X)
+    np.testing.assert_array_equal(variables[kept[0]], 2 * X)
+
+
 def _closes_over_an_array() -> weakref.ref[Any]:
     array = jnp.ones(8)
 

@@ -1,6 +1,7 @@
 """Thousands of scope programs behave as TensorFlow says: names, reuse, collections, values, errors.
 
-The quick run takes a part of the programs; ``-m slow`` takes all. Those with 64-bit dtypes run with ``JAX_ENABLE_X64=1``,
+The quick run takes a part of the programs; ``-m slow`` takes all. Those with 64-bit dtypes run with
+``JAX_ENABLE_X64=1``,
 and then all of them run in the quick run too.
 """
 

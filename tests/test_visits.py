@@ -42,9 +42,7 @@ ONE = {
         lambda row: jax.lax.map(layer, row, batch_size=2), jnp.ones((5, 3)), batch_size=2
     ),
     "associative scan": lambda x: jax.lax.associative_scan(lambda a, b: layer(a + b), jnp.ones(9)),
-    "associative scan in a jit": jax.jit(
-        lambda x: jax.lax.associative_scan(lambda a, b: layer(a + b), jnp.ones(9))
-    ),
+    "associative scan in a jit": jax.jit(lambda x: jax.lax.associative_scan(lambda a, b: layer(a + b), jnp.ones(9))),
     "loops without jit": _disabled(lambda x: jax.lax.fori_loop(0, 3, lambda i, c: layer(c), x)),
     "widening without jit": _disabled(lambda x: widening(jax.jit(layer), x)),
 }
