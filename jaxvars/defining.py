@@ -120,8 +120,9 @@ class DefiningFrame(Frame):
         """Make a variable as the creator scopes changed it."""
         fields = {k: v for k, v in changed.items() if k in Definition._fields}
         definition = definition._replace(initializer=changed.get("initial_value", definition.initializer), **fields)
-        self._join(self._new_slot(definition, store_key), regularizer)
-        return self.slots[definition.name].handle if store_key is None else self._by_store_key[store_key].handle
+        slot = self._new_slot(definition, store_key)
+        self._join(slot, regularizer)
+        return slot.handle
 
     def _new_slot(self, definition: Definition, store_key: str | None) -> Slot:
         """Make a slot; its name is taken only once that has worked."""

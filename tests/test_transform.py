@@ -355,3 +355,28 @@ def test_eager_models_see_changed_python_state() -> None:
     variables = model.init(0, X)
     for scale in (1.0, 2.0, 3.0):
         assert model(variables, X)[0, 0] == scale
+
+
+def test_creators_see_every_variable_innermost_first() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def creator(label: str) -> Any:
+        def create(next_creator: Any, **arguments: Any) -> Any:
+            seen.append((label, arguments["name"]))
+            return next_creator(**{**arguments, "name": f"{arguments['name']}_{label}", "trainable": False})
+
+        return create
+
+    def fn() -> Any:
+        with jv.variable_creator_scope(creator("a")), jv.variable_creator_scope(creator("b")), jv.name_scope("n"):
+            u = jv.Variable(1.0, name="u")
+            with jv.variable_scope("s"):
+                w = jv.get_variable("w", [], initializer=jv.zeros_initializer())
+        return u + w
+
+    model = jv.transform(fn)
+    variables = model.init(0)
+    assert list(variables) == ["n/u_b_a", "s/w_b_a"]
+    assert not variables.trainable
+    assert seen == [("b", "u"), ("a", "u_b"), ("b", "s/w"), ("a", "s/w_b")]
+    assert model(variables) == 1.0
