@@ -6,7 +6,7 @@ function ``(f, x) -> y`` that applies `f` to `x` through that transform, `times`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -189,10 +189,29 @@ def _apply(mode: str, model: jv.Model, variables: jv.Variables, x: Any) -> tuple
 
 
 MODES = ["eager", "eager again", "jit", "jit after eager", "donated", "vmap"]
+QUICK_MODES = {"eager again", "jit"}
+# Each resembles another one; what these show beyond `QUICK_MODES` the slower suites show.
+ALIKE = {
+    "module checkpoint", "fori_loop", "switch", "lax.map batched", "associative_scan", "vmap(jit)", "jvp", "linearize",
+    "vjp", "hessian", "scan(checkpoint)", "checkpoint(scan)", "cond(scan)", "scan(scan)", "jit(jit)",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", CARRIERS)
+def _cases(names: Iterable[str]) -> list[Any]:
+    """All pairs of a carrier and a mode."""
+    return [
+        pytest.param(name, mode, marks=pytest.mark.slow if name in ALIKE and mode not in QUICK_MODES else ())
+        for name in names
+        for mode in MODES
+    ]
+
+
+def _hessian_slow() -> list[Any]:
+    """All carriers; the hessian, which compiles for seconds, in the slower suites."""
+    return [pytest.param(name, marks=pytest.mark.slow if name == "hessian" else ()) for name in CARRIERS]
+
+
+@pytest.mark.parametrize(("name", "mode"), _cases(CARRIERS))
 def test_create_and_read(name: str, mode: str) -> None:
     carrier = CARRIERS[name]
     model = jv.transform(_reader(carrier.run))
@@ -203,8 +222,7 @@ def test_create_and_read(name: str, mode: str) -> None:
     np.testing.assert_array_equal(after["outer/w"], W)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize(("name", "mode"), _cases(WRITING))
 def test_write(name: str, mode: str) -> None:
     carrier = CARRIERS[name]
     if mode == "vmap" and not carrier.mapped_outside:
@@ -259,7 +277,7 @@ def test_gradient_of_reads(name: str, jitted: bool) -> None:
     np.testing.assert_allclose(grad, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", CARRIERS)
+@pytest.mark.parametrize("name", _hessian_slow())
 def test_stale_values_do_not_survive(name: str) -> None:
     """What closed-over variables give in other libraries: the value of an earlier call."""
     carrier = CARRIERS[name]
@@ -272,7 +290,7 @@ def test_stale_values_do_not_survive(name: str) -> None:
             np.testing.assert_allclose(out, factor * X, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", CARRIERS)
+@pytest.mark.parametrize("name", _hessian_slow())
 def test_two_scopes_over_one_function(name: str) -> None:
     carrier = CARRIERS[name]
 
