@@ -94,7 +94,10 @@ def as_key(rng: Any) -> jax.Array:
 
 
 def _bad_rng(rng: Any, found: str) -> str:
-    several = " For several keys use jax.vmap." if getattr(rng, "ndim", 0) else ""
+    several = ""
+    if getattr(rng, "ndim", 0):
+        is_key = jnp.issubdtype(rng.dtype, dtypes.prng_key) or np.issubdtype(rng.dtype, np.unsignedinteger)
+        several = " For several keys use jax.vmap." if is_key else " The seed comes first: model.init(0, *args)."
     return f"rng must be an int seed, jax.random.key(seed) or jax.random.PRNGKey(seed), {found}.{several}"
 
 
@@ -254,7 +257,9 @@ def _failed(task: Task, error: Exception) -> JaxvarsError:
     elif isinstance(error, RuntimeError):
         kind = FailedPreconditionError
     what = "" if isinstance(error, JaxvarsError) else f"{type(error).__name__}: "
+    function = getattr(task.initializer, "function", task.initializer)
+    name = getattr(function, "__qualname__", None) or repr(function)
     return kind(
         f'Variable "{task.name}" ({task.dtype}{list(task.shape)}) could not be initialized by '
-        f"{task.initializer!r}: {what}{error}"
+        f"{name}: {what}{error}"
     )

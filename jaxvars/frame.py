@@ -27,7 +27,7 @@ import numpy as np
 from jaxvars import _compat, refusals
 from jaxvars._calls import jax_calls
 from jaxvars.errors import FailedPreconditionError, TransformError
-from jaxvars.scopes import Collections, NameGraph
+from jaxvars.scopes import Collections, NameGraph, outside_frame
 from jaxvars.spec import is_hole
 from jaxvars.visits import Visits
 
@@ -385,7 +385,7 @@ def current_frame(what: str = "get_variable") -> Frame:
     """
     frame = open_frame()
     if frame is None:
-        raise FailedPreconditionError(refusals.outside_frame(what))
+        raise outside_frame(what)
     return frame
 
 

@@ -26,30 +26,6 @@ _ASSOCIATIVE = "jax.lax.associative_scan"
 _SHARDS = frozenset({"jax.shard_map", "jax.pmap"})
 
 
-def outside_frame(what: str) -> str:
-    """Text for a call that needs a frame where none is open."""
-    return (
-        f"jv.{what} was called outside of a frame{_at(user_site())}. Variables are made and read inside a model "
-        "function or a VariableStore. Write one of:\n"
-        "    model = jv.transform(fn); variables = model.init(0, *args)\n"
-        "    out, variables = model.apply(variables, *args)\n"
-        "    with jv.VariableStore(0) as store: ...            # in a notebook; the values are in store.variables"
-        + _OUTSIDE.get(what, "")
-    )
-
-
-# How a state, outside of a frame, answers what these functions ask inside.
-_OUTSIDE = {
-    "trainable_variables": "\n    variables.trainable                               # of a state, anywhere",
-    "get_collection": "\n    variables.collection(name)                        # of a state, anywhere",
-    "get_collection_ref": "\n    variables.collection(name)                        # of a state, anywhere",
-    "global_variables": "\n    variables.collection('variables')                 # of a state, anywhere",
-    "local_variables": "\n    variables.collection('local_variables')           # of a state, anywhere",
-    "model_variables": "\n    variables.collection('model_variables')           # of a state, anywhere",
-    "moving_average_variables": "\n    variables.collection('moving_average_variables')  # of a state, anywhere",
-}
-
-
 def closed_frame(slot: Slot, what: str) -> str:
     """Text for the use of a handle whose frame has ended."""
     return (

@@ -287,9 +287,10 @@ def _expand(found: re.Match[str], replacement: str) -> str:
 
 
 def _nearest(pattern: str, names: list[str]) -> list[str]:
-    """The names most like `pattern`; where it is a scope, the scopes."""
+    """The names most like `pattern`; where it is a scope, the scopes; where only its "/" lacks, that scope first."""
     if not pattern.endswith("/"):
-        return nearest_names(pattern, names)
+        is_scope = any(name.startswith(f"{pattern}/") for name in names)
+        return [f"{pattern}/"] * is_scope + nearest_names(pattern, names)
     scopes = {name[:i] for name in names for i, char in enumerate(name) if char == "/"}
     return [f"{scope}/" for scope in nearest_names(pattern[:-1], sorted(scopes))]
 

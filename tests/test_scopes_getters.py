@@ -130,7 +130,7 @@ def test_outside_a_frame_the_error_names_the_variable() -> None:
     thread = threading.Thread(target=outside)
     thread.start()
     thread.join()
-    assert errors[0].startswith("get_variable('weights') was called outside a frame")
+    assert errors[0].startswith("jv.get_variable('weights') was called outside of a frame")
     assert "jv.transform(fn)" in errors[0]
 
 

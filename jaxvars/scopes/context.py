@@ -73,16 +73,29 @@ def outside_frame(what: str) -> FailedPreconditionError:
     """Make the error for a call that needs a frame and has none.
 
     Args:
-      what: the call, as the subject of the sentence, such as ``"get_variable('w')"``.
+      what: the call, as the subject of the sentence, such as ``"get_variable('w')"``, without ``jv.``.
     """
     site = user_site()
     return FailedPreconditionError(
-        f"{what} was called outside a frame{f', at {site}' if site else ''}: variables and scopes live "
-        "inside a transformed function or a store.\n"
-        "Wrap the function that makes the call: model = jv.transform(fn), then model.init(rng, ...) and "
-        "model.apply(variables, ...);\n"
-        "or, in a notebook, put the call inside `with jv.VariableStore(rng=0):`. A new thread enters its own."
+        f"jv.{what} was called outside of a frame{f' (at {site})' if site else ''}. Variables are made and read inside "
+        "a model function or a VariableStore; a new thread enters its own. Write one of:\n"
+        "    model = jv.transform(fn); variables = model.init(0, *args)\n"
+        "    out, variables = model.apply(variables, *args)\n"
+        "    with jv.VariableStore(0) as store: ...            # in a notebook; the values are in store.variables"
+        + _OF_A_STATE.get(what, "")
     )
+
+
+# How a state, outside of a frame, answers what these functions ask inside.
+_OF_A_STATE = {
+    "trainable_variables": "\n    variables.trainable                               # of a state, anywhere",
+    "get_collection": "\n    variables.collection(name)                        # of a state, anywhere",
+    "get_collection_ref": "\n    variables.collection(name)                        # of a state, anywhere",
+    "global_variables": "\n    variables.collection('variables')                 # of a state, anywhere",
+    "local_variables": "\n    variables.collection('local_variables')           # of a state, anywhere",
+    "model_variables": "\n    variables.collection('model_variables')           # of a state, anywhere",
+    "moving_average_variables": "\n    variables.collection('moving_average_variables')  # of a state, anywhere",
+}
 
 
 def improper_nesting(message: str, context: Context | None) -> FailedPreconditionError:
