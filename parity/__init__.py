@@ -1,0 +1,1 @@
+"""The parity suite: jaxvars beside TensorFlow itself (`tf.compat.v1`, graph mode). See CONTRIBUTING.md."""
