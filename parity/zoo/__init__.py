@@ -1,0 +1,1 @@
+"""The models of `examples` beside the same models in TensorFlow 1."""
