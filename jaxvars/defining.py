@@ -17,6 +17,7 @@ from jaxvars.scopes.collections import GraphKeys, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
 from jaxvars.scopes.scope import get_variable_scope
+from jaxvars.scopes.synchronization import resolve_trainable
 from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.variable import Variable
 
@@ -197,12 +198,11 @@ class DefiningFrame(Frame):
         initial_value: Any,
         trainable: bool | None = None,
         collections: Sequence[str] | None = None,
-        validate_shape: bool = True,
-        caching_device: Any = None,
         name: str | None = None,
         dtype: Any = None,
         constraint: Any = None,
-        **ignored: Any,
+        synchronization: Any = None,
+        aggregation: Any = None,
     ) -> Variable:
         """Make a variable with a unique name under the current name scope, as ``tf.Variable`` did."""
         if initial_value is None:
@@ -210,7 +210,7 @@ class DefiningFrame(Frame):
                 f"initial_value must be specified{_at(user_site())}: jv.Variable(initial_value, name=...)."
             )
         self.touch()
-        trainable = True if trainable is None else bool(trainable)
+        trainable = resolve_trainable(trainable, synchronization, aggregation, name or "Variable")
         definition = Definition(
             name or "Variable", None, dtype, initial_value, collections, trainable, constraint, converts=True
         )

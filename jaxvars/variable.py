@@ -66,8 +66,14 @@ class Variable(ArrayOperators):
       validate_shape: accepted for TF1's sake; shapes are always known here.
       caching_device: accepted for TF1's sake, without effect.
       name: its name below the current name scope (default ``"Variable"``), made unique.
+      variable_def: accepted for TF1's sake, without effect, as are `expected_shape`, `import_scope`, `use_resource`.
       dtype: converts the initial value.
+      expected_shape: see `variable_def`.
+      import_scope: see `variable_def`.
       constraint: applied by optimizers after each update.
+      use_resource: see `variable_def`.
+      synchronization: as in `jv.get_variable`: ``ON_READ`` makes it not trainable.
+      aggregation: accepted for TF1's sake, without effect.
 
     Raises:
       FailedPreconditionError: outside a frame.
@@ -93,21 +99,25 @@ class Variable(ArrayOperators):
         validate_shape: bool = True,
         caching_device: Any = None,
         name: str | None = None,
+        variable_def: Any = None,
         dtype: Any = None,
+        expected_shape: Any = None,
+        import_scope: str | None = None,
         constraint: Callable[[Any], Any] | None = None,
-        **ignored: Any,
+        use_resource: bool | None = None,
+        synchronization: Any = None,
+        aggregation: Any = None,
     ) -> Variable:
         """Make a variable in the current frame; see the class."""
         return current_frame("Variable").create_variable(
             initial_value=initial_value,
             trainable=trainable,
             collections=collections,
-            validate_shape=validate_shape,
-            caching_device=caching_device,
             name=name,
             dtype=dtype,
             constraint=constraint,
-            **ignored,
+            synchronization=synchronization,
+            aggregation=aggregation,
         )
 
     @classmethod

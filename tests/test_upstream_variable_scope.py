@@ -5,9 +5,7 @@ A docstring names the behaviour upstream; docs/upstream-tests.md is the table of
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -146,9 +144,8 @@ def test_the_current_scope_can_be_changed_until_it_ends() -> None:
         assert jv.get_variable("w", []).name == "a/w:0"
     assert jv.get_variable_scope().initializer is None
     assert not jv.get_variable_scope().reuse
-    with pytest.raises(ValueError, match="already exists"):
-        with jv.variable_scope("a"):
-            get("w", [])
+    with pytest.raises(ValueError, match="already exists"), jv.variable_scope("a"):
+        get("w", [])
 
 
 def test_reuse_of_a_captured_outer_scope_reaches_its_children() -> None:
@@ -201,10 +198,9 @@ def test_a_scope_is_named_by_its_path() -> None:
         assert (tower.name, op_scope()) == ("tower4", "tower4")
     with jv.variable_scope("tower5"), jv.variable_scope("bar") as bar:
         assert (bar.name, op_scope()) == ("tower5/bar", "tower5/bar")
-    with jv.variable_scope("tower6"):
-        with jv.variable_scope(tower) as shared:
-            assert (shared.name, op_scope()) == ("tower4", "tower6/tower4")
-            assert get("v").name == "tower4/v:0"
+    with jv.variable_scope("tower6"), jv.variable_scope(tower) as shared:
+        assert (shared.name, op_scope()) == ("tower4", "tower6/tower4")
+        assert get("v").name == "tower4/v:0"
 
 
 def test_each_entry_opens_another_name_scope_and_the_root_opens_none() -> None:
