@@ -165,7 +165,7 @@ def test_numbers_and_arrays_initialize_and_a_dict_does_not() -> None:
     assert int(v.value) == 4
     w = jv.get_variable("w4", dtype="int32", initializer=np.array([1, 2, 3], np.int32))
     assert w.value.tolist() == [1, 2, 3]
-    with pytest.raises(TypeError, match="'x4'|x4"):
+    with pytest.raises(TypeError, match="x4"):
         jv.get_variable("x4", initializer={})
 
 
@@ -220,8 +220,7 @@ def test_a_variable_can_be_initialized_alone_and_others_stay_unreadable() -> Non
     with pytest.raises(FailedPreconditionError, match="uninitialized value v0"):
         _ = v0 + 1
     assert v1.value.tolist() == [0]
-    model = jv.transform(lambda: (get("v0"), get("v1")) and 0)
-    specs = model.specs()
+    specs = jv.transform(lambda: [get("v0").shape, get("v1").shape]).specs()
     only = jv.variables_initializer(specs, 0, ["v1"])
     assert jv.report_uninitialized_variables(only) == ["v0"]
     with pytest.raises(FailedPreconditionError, match="v0"):

@@ -33,9 +33,8 @@ def get(name: str, shape: Any = (1,), **options: Any) -> Any:
 
 def test_a_getter_that_is_no_function_is_refused() -> None:
     """Upstream: testNonCallableGetterFails."""
-    with pytest.raises(ValueError, match="custom_getter which is not callable"):
-        with jv.variable_scope("scope0", custom_getter=3):
-            get("name0")
+    with jv.variable_scope("scope0", custom_getter=3), pytest.raises(ValueError, match="which is not callable"):
+        get("name0")
     with pytest.raises(ValueError, match="custom_getter which is not callable"):
         get("name0", custom_getter=3)
 

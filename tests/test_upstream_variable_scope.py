@@ -185,8 +185,7 @@ def test_reuse_as_a_childs_argument_or_by_reuse_variables() -> None:
 def test_reuse_needs_a_name_or_scope() -> None:
     """Upstream: testVarOpScopeReuseError."""
     with pytest.raises(ValueError, match="reuse=True cannot be used without a name_or_scope"):
-        with jv.variable_scope(None, "default", reuse=True):
-            pass
+        jv.variable_scope(None, "default", reuse=True).__enter__()
 
 
 # Naming and nesting
@@ -205,9 +204,8 @@ def test_a_scope_is_named_by_its_path() -> None:
 
 def test_each_entry_opens_another_name_scope_and_the_root_opens_none() -> None:
     """Upstream: testVarScopeNameScope."""
-    with jv.name_scope("testVarScopeNameScope1"), jv.variable_scope("tower") as tower:
-        with jv.name_scope("scope2") as inner:
-            assert inner == "testVarScopeNameScope1/tower/scope2/"
+    with jv.name_scope("scope1"), jv.variable_scope("tower") as tower, jv.name_scope("scope2") as inner:
+        assert inner == "scope1/tower/scope2/"
     with jv.variable_scope(tower):
         assert op_scope() == "tower"
     with jv.variable_scope("tower"):
@@ -343,8 +341,7 @@ def test_auxiliary_name_scope_must_be_a_bool(form: str) -> None:
     """Upstream: testAuxiliaryNameScopeIsInvalid."""
     targets: dict[str, Any] = {"string": ("scope",), "default": (None, "scope"), "scope": (jv.get_variable_scope(),)}
     with pytest.raises(TypeError, match="auxiliary_name_scope"):
-        with jv.variable_scope(*targets[form], auxiliary_name_scope="invalid"):
-            pass
+        jv.variable_scope(*targets[form], auxiliary_name_scope="invalid").__enter__()
 
 
 def test_both_scopes_are_entered_again_without_a_suffix() -> None:
@@ -354,9 +351,9 @@ def test_both_scopes_are_entered_again_without_a_suffix() -> None:
     with jv.variable_scope(inner, auxiliary_name_scope=False) as scope, jv.name_scope(scope.original_name_scope):
         assert (scope.name, op_scope()) == ("outer/inner", "outer/inner")
         assert get("w").name == "outer/inner/w:0"
-    with jv.variable_scope("another"), jv.variable_scope(inner, auxiliary_name_scope=False) as scope:
-        with jv.name_scope(scope.original_name_scope):
-            assert (op_scope(), get("w1").name) == ("outer/inner", "outer/inner/w1:0")
+    again = jv.variable_scope(inner, auxiliary_name_scope=False)
+    with jv.variable_scope("another"), again as scope, jv.name_scope(scope.original_name_scope):
+        assert (op_scope(), get("w1").name) == ("outer/inner", "outer/inner/w1:0")
 
 
 def test_an_illegal_scope_name_is_in_the_error() -> None:
