@@ -10,6 +10,8 @@ from jaxvars.scopes.collections import GraphKeys
 from jaxvars.scopes.collections import local_collections as local_collections
 from jaxvars.scopes.collections import variable_collections as variable_collections
 from jaxvars.scopes.context import outside_frame as outside_frame
+from jaxvars.scopes.device_scope import device
+from jaxvars.scopes.devices import DeviceSpec
 from jaxvars.scopes.getters import create_variable as create_variable
 from jaxvars.scopes.getters import variable_creator_scope
 from jaxvars.scopes.graph import NameGraph as NameGraph
@@ -26,10 +28,12 @@ from jaxvars.scopes.variable_scope import variable_op_scope, variable_scope
 # The names for users. What the floors above need besides is imported by name.
 __all__ = [
     "AUTO_REUSE",
+    "DeviceSpec",
     "GraphKeys",
     "VariableAggregation",
     "VariableScope",
     "VariableSynchronization",
+    "device",
     "get_current_name_scope",
     "get_variable_scope",
     "name_scope",

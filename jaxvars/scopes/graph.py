@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxvars._source import user_site
 from jaxvars.errors import FailedPreconditionError
 from jaxvars.scopes.collections import Collections, CollectionsSnapshot
 from jaxvars.scopes.context import Context, current
 from jaxvars.scopes.counters import EMPTY
+from jaxvars.scopes.device_scope import open_devices
 from jaxvars.scopes.names import NameRegistry, check_scope_name, check_variable_name
 from jaxvars.scopes.scope import ROOT_DEFAULTS, new_scope
 
@@ -210,11 +211,11 @@ class _Activation:
 
     def __init__(self, graph: NameGraph) -> None:
         self._graph = graph
-        self._outer: list[Context | None] = []
+        self._outer: list[tuple[Context | None, Any]] = []
 
     def __enter__(self) -> NameGraph:
         root = new_scope("", False, "", ROOT_DEFAULTS)
-        self._outer.append(current.get())
+        self._outer.append((current.get(), open_devices.get()))
         current.set(Context(self._graph, root, "", EMPTY, EMPTY, (), None, self))
         return self._graph
 
@@ -224,7 +225,9 @@ class _Activation:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        current.set(self._outer.pop())
+        outer, devices = self._outer.pop()
+        current.set(outer)
+        open_devices.set(devices)
 
 
 def current_graph() -> NameGraph | None:
