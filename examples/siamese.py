@@ -152,9 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     known = np.asarray(embedding(variables, images[~unseen], width=options.width))
     points = np.asarray(embedding(variables, images[unseen], width=options.width))
     print(f"\n{options.steps} steps in {time.perf_counter() - start:.1f} s")
-    print(
-        f"unseen digits whose nearest neighbour is right: {accuracy(known, labels[~unseen], points, labels[unseen]):.1%}\n"
-    )
+    score = accuracy(known, labels[~unseen], points, labels[unseen])
+    print(f"unseen digits whose nearest neighbour is right: {score:.1%}\n")
     print(scatter(points, labels[unseen]))
 
 
