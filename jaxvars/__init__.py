@@ -21,6 +21,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxvars import errors, initializers, regularizers
+from jaxvars.arg_scope import (
+    add_arg_scope,
+    arg_scope,
+    arg_scoped_arguments,
+    current_arg_scope,
+    has_arg_scope,
+)
 from jaxvars.assign import (
     assign,
     assign_add,
@@ -75,10 +82,12 @@ from jaxvars.regularizers import (
 )
 from jaxvars.scopes import (
     AUTO_REUSE,
+    DeviceSpec,
     GraphKeys,
     VariableAggregation,
     VariableScope,
     VariableSynchronization,
+    device,
     get_current_name_scope,
     get_variable_scope,
     name_scope,
@@ -132,6 +141,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AUTO_REUSE",
+    "DeviceSpec",
     "GraphKeys",
     "Hole",
     "JaxvarsError",
@@ -144,14 +154,19 @@ __all__ = [
     "VariableStore",
     "VariableSynchronization",
     "Variables",
+    "add_arg_scope",
     "add_to_collection",
     "add_to_collections",
+    "arg_scope",
+    "arg_scoped_arguments",
     "assign",
     "assign_add",
     "assign_sub",
     "checkpoint",
     "constant_initializer",
     "count_up_to",
+    "current_arg_scope",
+    "device",
     "errors",
     "get_collection",
     "get_collection_ref",
@@ -164,6 +179,7 @@ __all__ = [
     "glorot_normal_initializer",
     "glorot_uniform_initializer",
     "grad",
+    "has_arg_scope",
     "he_normal_initializer",
     "he_uniform_initializer",
     "identity_initializer",

@@ -239,6 +239,14 @@ class Frame:
         self._token = trace_key(token)
         self._token.__enter__()
 
+    def touch_python_state(self) -> None:
+        """As `touch`, for code that depends on Python state which JAX does not see, such as an `arg_scope`."""
+        trace = _compat.current_trace()
+        if trace is not self.trace and trace not in self._seen:
+            if self.eager and self.may_stage and self._is_cached_by_jax(trace):
+                raise NeedsStaging
+            self.touch()
+
     def note(self, slot: Slot) -> None:
         """Mark a variable as gotten in this run of the visited function."""
         if not slot.gotten:

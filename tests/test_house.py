@@ -21,7 +21,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_making", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary", "variables",
     ),
     (
-        "_operators", "_assigning", "assign", "initialize", "refusals", "visits", "frame", "definition", "variable",
+        "_operators", "_assigning", "assign", "initialize", "refusals", "visits", "frame", "arg_scope",
+        "definition", "variable",
         "defining", "frames", "staging",
         "store", "agreement", "transform", "multi", "gradients",
     ),

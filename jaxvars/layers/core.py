@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import zeros_initializer
 from jaxvars.layers._scope import add_weight, finish, floating_input, layer_scope
@@ -20,6 +21,7 @@ __all__ = ["dense", "dropout", "flatten"]
 Function = Callable[[Any], Any]
 
 
+@add_arg_scope
 def dense(
     inputs: Any,
     units: int,
@@ -98,6 +100,7 @@ def dense(
         return finish(y, "dense", activation, activity_regularizer)
 
 
+@add_arg_scope
 def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_last") -> jax.Array:
     """Make a matrix with one row per example (`tf.layers.flatten`).
 
@@ -130,6 +133,7 @@ def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_l
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+@add_arg_scope
 def dropout(
     inputs: Any,
     rate: Any = 0.5,

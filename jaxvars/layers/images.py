@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxvars import nn
+from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import zeros_initializer
 from jaxvars.layers._scope import add_weight, finish, floating_input, layer_scope
@@ -19,6 +20,7 @@ Function = Callable[[Any], Any]
 _FORMATS = {"channels_last": "NHWC", "channels_first": "NCHW"}
 
 
+@add_arg_scope
 def conv2d(
     inputs: Any,
     filters: int,
@@ -118,6 +120,7 @@ def conv2d(
         return finish(y, "conv2d", activation, activity_regularizer)
 
 
+@add_arg_scope
 def max_pooling2d(
     inputs: Any,
     pool_size: int | Sequence[int],
@@ -151,6 +154,7 @@ def max_pooling2d(
     return _pool(nn.max_pool, "max_pooling2d", inputs, pool_size, strides, padding, data_format, name)
 
 
+@add_arg_scope
 def average_pooling2d(
     inputs: Any,
     pool_size: int | Sequence[int],

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvars import nn
+from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import ones_initializer, zeros_initializer
 from jaxvars.layers._scope import add_weight, floating_input, layer_scope
@@ -22,6 +23,7 @@ Function = Callable[[Any], Any]
 _SMALLEST_FUSED_EPSILON = 1.001e-5
 
 
+@add_arg_scope
 def batch_normalization(
     inputs: Any,
     axis: int | Sequence[int] = -1,
