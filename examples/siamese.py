@@ -1,15 +1,19 @@
 """A Siamese network: one network on two inputs, trained with the contrastive loss to tell pairs apart.
 
-What it shows of TF1: plain ``get_variable`` under an initializer and a regularizer given once to the scope,
-``scope.reuse_variables()`` between the two towers, and ``AUTO_REUSE`` for the same network used alone.
+What it shows of TF1: plain ``get_variable`` under an initializer and a regularizer given once, in the scope that is
+open already (``variable_scope(get_variable_scope(), ...)``), ``scope.reuse_variables()`` between the two towers, and
+``AUTO_REUSE`` for the same network used alone. Layers and names are those of a network that somebody trained on MNIST
+and published in 2016 (github.com/ardiya/siamesenetwork-tensorflow); its checkpoint, Momentum slots included, restores.
 
-Run it: ``python -m examples.siamese`` learns a plane on which scikit-learn's digits lie in heaps.
+Run it: ``python -m examples.siamese`` learns a plane on which scikit-learn's digits lie in heaps;
+``--checkpoint model/model.ckpt`` starts from a checkpoint instead of random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,68 +22,61 @@ import numpy as np
 import jaxvars as jv
 
 
-def convolution(x: jax.Array, filters: int) -> jax.Array:
-    """A 3x3 convolution, bias and ReLU, of the current scope's variables."""
-    weights = jv.get_variable("weights", [3, 3, x.shape[-1], filters])
+LAYERS = (("conv1", 7, 32), ("conv2", 5, 64), ("conv3", 3, 128), ("conv4", 1, 256), ("conv5", 1, 2))
+"""Scope, size of the filters and their number, of each layer."""
+
+
+def convolution(x: jax.Array, size: int, filters: int) -> jax.Array:
+    """A convolution and a bias, of the current scope's variables."""
+    weights = jv.get_variable("weights", [size, size, x.shape[-1], filters])
     biases = jv.get_variable("biases", [filters], initializer=jv.zeros_initializer(), regularizer=jv.no_regularizer)
-    return jax.nn.relu(jv.nn.bias_add(jv.nn.conv2d(x, weights, strides=1, padding="SAME"), biases))
+    return jv.nn.bias_add(jv.nn.conv2d(x, weights, strides=1, padding="SAME"), biases)
 
 
-def connected(x: jax.Array, units: int) -> jax.Array:
-    """A matrix product and a bias, of the current scope's variables."""
-    weights = jv.get_variable("weights", [x.shape[-1], units])
-    biases = jv.get_variable("biases", [units], initializer=jv.zeros_initializer(), regularizer=jv.no_regularizer)
-    return jv.nn.bias_add(x @ weights, biases)
-
-
-def tower(images: jax.Array, width: int = 16, dimensions: int = 2) -> jax.Array:
-    """Map images, ``[batch, side, side, channels]``, to points, ``[batch, dimensions]``."""
+def tower(images: jax.Array) -> jax.Array:
+    """Map images, ``[batch, side, side, 1]`` with sides up to 32, to points of a plane, ``[batch, 2]``."""
     x = images
-    for number, filters in enumerate((width, 2 * width), start=1):
-        with jv.variable_scope(f"conv{number}"):
-            x = jv.nn.max_pool(convolution(x, filters), 2, 2, "SAME")
-    x = x.reshape(x.shape[0], -1)
-    with jv.variable_scope("fc1"):
-        x = jax.nn.relu(connected(x, 4 * width))
-    with jv.variable_scope("fc2"):
-        return connected(x, dimensions)
+    for name, size, filters in LAYERS:
+        with jv.variable_scope(name):
+            x = convolution(x, size, filters)
+        if name != LAYERS[-1][0]:
+            x = jax.nn.relu(x)
+        x = jv.nn.max_pool(x, 2, 2, "SAME")
+    return x.reshape(x.shape[0], -1)
 
 
-def network_scope(reuse: bool | jv.AUTO_REUSE | None = None) -> jv.variable_scope:
-    """The scope of the network, whose variables take its initializer and its weight decay."""
+def network_scope(reuse: Any = None) -> jv.variable_scope:
+    """The scope of the caller again, with an initializer and weight decay for all variables inside."""
     return jv.variable_scope(
-        "siamese",
-        initializer=jv.truncated_normal_initializer(stddev=0.1),
+        jv.get_variable_scope(),
+        initializer=jv.glorot_uniform_initializer(),
         regularizer=jv.regularizers.l2_regularizer(1e-4),
         reuse=reuse,
     )
 
 
-def pairs(left: jax.Array, right: jax.Array, width: int = 16, dimensions: int = 2) -> tuple[jax.Array, jax.Array]:
+def pairs(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Map both images of each pair by one network."""
     with network_scope() as scope:
-        left_points = tower(left, width, dimensions)
+        left_points = tower(left)
         scope.reuse_variables()
-        right_points = tower(right, width, dimensions)
+        right_points = tower(right)
     return left_points, right_points
 
 
-def contrastive_loss(
-    left: jax.Array, right: jax.Array, same: jax.Array, width: int = 16, dimensions: int = 2, margin: float = 1.0
-) -> jax.Array:
+def contrastive_loss(left: jax.Array, right: jax.Array, same: jax.Array, margin: float = 1.0) -> jax.Array:
     """Pull pairs with ``same == 1`` together, push others at least `margin` apart; a scalar, weight decay included."""
-    left_points, right_points = pairs(left, right, width, dimensions)
+    left_points, right_points = pairs(left, right)
     squared = jnp.sum(jnp.square(left_points - right_points), axis=1)
-    distance = jnp.sqrt(squared + 1e-6)
     attraction = same * squared
-    repulsion = (1.0 - same) * jnp.square(jnp.maximum(margin - distance, 0.0))
+    repulsion = (1.0 - same) * jnp.square(jnp.maximum(margin - jnp.sqrt(squared + 1e-6), 0.0))
     return jnp.mean(attraction + repulsion) / 2.0 + jv.losses.get_regularization_loss()
 
 
-def embed(images: jax.Array, width: int = 16, dimensions: int = 2) -> jax.Array:
+def embed(images: jax.Array) -> jax.Array:
     """The network alone: with AUTO_REUSE it finds the trained variables, or makes them."""
     with network_scope(reuse=jv.AUTO_REUSE):
-        return tower(images, width, dimensions)
+        return tower(images)
 
 
 contrastive = jv.transform(contrastive_loss)
@@ -115,8 +112,8 @@ def accuracy(known: np.ndarray, known_labels: np.ndarray, points: np.ndarray, la
 def main(arguments: list[str] | None = None) -> None:
     """Train on pairs of scikit-learn's digits and show where unseen digits lie."""
     parser = argparse.ArgumentParser(prog="python -m examples.siamese", description=main.__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--checkpoint", help="a TF1 checkpoint to start from")
     options = parser.parse_args(arguments)
 
     from sklearn.datasets import load_digits
@@ -127,21 +124,21 @@ def main(arguments: list[str] | None = None) -> None:
     random = np.random.RandomState(0)
 
     def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return draw_pairs(images[~unseen], labels[~unseen], 64, random)
+        return draw_pairs(images[~unseen], labels[~unseen], 32, random)
 
-    variables = contrastive.init(0, *batch(), width=options.width)
+    if options.checkpoint is None:
+        variables = contrastive.init(0, *batch())
+    else:
+        variables = jv.checkpoint.restore(options.checkpoint, contrastive.specs(*batch()))
     print(variables.summary())
-    optimizer = jv.train.AdamOptimizer(1e-3)
+    optimizer = jv.train.MomentumOptimizer(0.02, 0.9, use_nesterov=True)
     variables = optimizer.init(variables)
-
-    def loss(variables: jv.Variables, left: jax.Array, right: jax.Array, same: jax.Array) -> jax.Array:
-        return contrastive(variables, left, right, same, width=options.width)
 
     @jax.jit
     def step(
         variables: jv.Variables, left: jax.Array, right: jax.Array, same: jax.Array
     ) -> tuple[jax.Array, jv.Variables]:
-        return optimizer.minimize(loss, variables, left, right, same)
+        return optimizer.minimize(contrastive, variables, left, right, same)
 
     print("\n  step    loss")
     start = time.perf_counter()
@@ -149,9 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
         value, variables = step(variables, *batch())
         if number == 1 or number % max(options.steps // 10, 1) == 0:
             print(f"{number:6d}  {value:.4f}")
-    known = np.asarray(embedding(variables, images[~unseen], width=options.width))
-    points = np.asarray(embedding(variables, images[unseen], width=options.width))
     print(f"\n{options.steps} steps in {time.perf_counter() - start:.1f} s")
+    known = np.asarray(embedding(variables, images[~unseen]))
+    points = np.asarray(embedding(variables, images[unseen]))
     score = accuracy(known, labels[~unseen], points, labels[unseen])
     print(f"unseen digits whose nearest neighbour is right: {score:.1%}\n")
     print(scatter(points, labels[unseen]))

@@ -49,5 +49,5 @@ def test_outputs_and_a_step_of_adam(tmp_path: Path) -> None:
 
 def test_the_network_alone_makes_the_same_variables() -> None:
     with fresh_graph():
-        twin.embed(tf.constant(LEFT), width=4, dimensions=3)
-        assert our_table(siamese.embedding.specs(LEFT, width=4, dimensions=3)) == table()
+        twin.embed(tf.constant(LEFT))
+        assert our_table(siamese.embedding.specs(LEFT)) == table()
