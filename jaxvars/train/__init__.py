@@ -35,6 +35,8 @@ from jaxvars.train.tf1_optimizers import (
     MomentumOptimizer,
     RMSPropOptimizer,
 )
+from jaxvars.train.waiting import checkpoints_iterator, wait_for_new_checkpoint
+from jaxvars.train.warm_start import init_from_checkpoint
 
 __all__ = [
     "AdadeltaOptimizer",
@@ -48,6 +50,7 @@ __all__ = [
     "RMSPropOptimizer",
     "Saver",
     "checkpoint_exists",
+    "checkpoints_iterator",
     "cosine_decay",
     "create_global_step",
     "exponential_decay",
@@ -55,6 +58,7 @@ __all__ = [
     "get_global_step",
     "get_or_create_global_step",
     "global_step",
+    "init_from_checkpoint",
     "inverse_time_decay",
     "latest_checkpoint",
     "list_variables",
@@ -64,4 +68,5 @@ __all__ = [
     "piecewise_constant",
     "polynomial_decay",
     "update_checkpoint_state",
+    "wait_for_new_checkpoint",
 ]
