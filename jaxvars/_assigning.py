@@ -6,7 +6,6 @@ from typing import Any, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.sharding import SingleDeviceSharding
 
@@ -16,7 +15,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidTypeError, OutOfRange
 from jaxvars.scatter import prepare_scatter
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.updates import jitted, jitted_sharded
-from jaxvars.values import defined_text, is_number, prepare
+from jaxvars.values import defined_text, is_number, prepare, prepare_limit
 from jaxvars.variables import Variables
 
 __all__ = ["counted", "set_value", "scattered", "updated"]
@@ -199,12 +198,7 @@ def counted(variables: Variables, ref: Any, limit: Any, donate: bool) -> Variabl
     """The work of `jaxvars.assign.count_up_to`."""
     position, current = _initialized(variables, ref, "count_up_to")
     key, site = variables._layout.keys[position], variables._layout.defined_at[position]
-    if not jnp.issubdtype(leaf_dtype(current), np.integer) or leaf_shape(current):
-        raise InvalidTypeError(
-            f'count_up_to on "{key}": the variable must be an integer of shape (), '
-            f"it is {leaf_dtype(current)} of shape {leaf_shape(current)}." + defined_text(site)
-        )
-    bound = prepare("count_up_to", key, (), leaf_dtype(current), limit, site)
+    bound = prepare_limit(key, leaf_shape(current), leaf_dtype(current), limit, site)
     known = not isinstance(current, Tracer) and not isinstance(bound, Tracer)
     if known and int(current) >= int(bound):
         raise OutOfRangeError(f'count_up_to on "{key}": Reached limit of {int(bound)}.' + defined_text(site))

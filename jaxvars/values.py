@@ -25,6 +25,7 @@ __all__ = [
     "defined_text",
     "is_number",
     "prepare",
+    "prepare_limit",
     "shape_problem",
 ]
 
@@ -106,6 +107,22 @@ def prepare(
     if tuple(array.shape) != tuple(current_shape):
         raise InvalidArgumentError(_shape_text(op, key, tuple(current_shape), tuple(array.shape), defined_at))
     return array
+
+
+def prepare_limit(key: str, shape: tuple[int, ...], dtype: Any, limit: Any, defined_at: str = "") -> Any:
+    """Return the limit of a ``count_up_to`` in the counter's dtype, after TF1's checks of both.
+
+    Raises:
+      InvalidTypeError: the counter or the limit is not an integer.
+      InvalidArgumentError: the counter or the limit is not of shape ().
+    """
+    wrong = InvalidTypeError if not jnp.issubdtype(dtype, np.integer) else InvalidArgumentError if shape else None
+    if wrong is not None:
+        raise wrong(
+            f'count_up_to on "{key}": the variable must be an integer of shape (), it is {dtype} of shape {shape}.'
+            + defined_text(defined_at)
+        )
+    return prepare("count_up_to", key, (), dtype, limit, defined_at)
 
 
 def _shape_text(op: str, key: str, current: tuple[int, ...], given: tuple[int, ...], defined_at: str) -> str:

@@ -16,7 +16,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.frame import Slot, current_frame
 from jaxvars.scatter import prepare_scatter
 from jaxvars.updates import UPDATES
-from jaxvars.values import check_operation, prepare
+from jaxvars.values import check_operation, prepare, prepare_limit
 
 __all__ = ["Operation", "Shape", "Variable"]
 
@@ -273,13 +273,15 @@ class Variable(ArrayOperators):
 
         Raises:
           OutOfRangeError: at the limit, where the value is concrete. A traced counter stays at the limit.
+          InvalidTypeError: the variable or the limit is not an integer.
+          InvalidArgumentError: the variable or the limit is not of shape ().
         """
         slot = self._slot
-        check_operation("count_up_to", slot.key, slot.dtype, slot.defined_at)
+        bound = prepare_limit(slot.key, slot.shape, slot.dtype, limit, slot.defined_at)
         before = slot.frame.read(slot)
-        if is_concrete(before) and int(before) >= limit:
-            raise OutOfRangeError(f"Reached limit of {limit}: count_up_to on variable {slot.key}.")
-        slot.frame.write(slot, UPDATES["count_up_to"](before, jnp.asarray(limit, slot.dtype)))
+        if is_concrete(before) and not isinstance(bound, jax.core.Tracer) and int(before) >= int(bound):
+            raise OutOfRangeError(f"Reached limit of {int(bound)}: count_up_to on variable {slot.key}.")
+        slot.frame.write(slot, UPDATES["count_up_to"](before, jnp.asarray(bound)))
         return before
 
     def _scatter(self, op: str, indices: Any, updates: Any) -> jax.Array:

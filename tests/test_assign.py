@@ -363,6 +363,22 @@ def test_count_up_to():
         ops.count_up_to(one(1.0), "v", 3)
     with pytest.raises(InvalidTypeError):
         ops.count_up_to(variables, "v", 3.5)
+    with pytest.raises(InvalidArgumentError, match="integer of shape"):
+        ops.count_up_to(one(np.zeros(2, np.int32)), "v", 3)
+
+
+def test_a_handle_counts_by_the_same_rules():
+    with ops.VariableStore(rng=0):
+        whole = ops.get_variable("whole", [], "int32")
+        assert [int(whole.count_up_to(2)), int(whole.count_up_to(2))] == [0, 1]
+        with pytest.raises(OutOfRangeError, match="Reached limit of 2"):
+            whole.count_up_to(2)
+        with pytest.raises(InvalidTypeError, match="count_up_to"):
+            whole.count_up_to(2.5)
+        with pytest.raises(InvalidTypeError, match="must be an integer of shape"):
+            ops.get_variable("half", []).count_up_to(2)
+        with pytest.raises(InvalidArgumentError, match="must be an integer of shape"):
+            ops.get_variable("row", [2], "int32").count_up_to(2)
 
 
 # -- transforms ------------------------------------------------------------------------------------------
