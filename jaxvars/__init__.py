@@ -114,6 +114,7 @@ from jaxvars.store import (
     next_rng_key,
     trainable_variables,
 )
+from jaxvars.template import Template, make_template
 from jaxvars.transform import Model, transform
 from jaxvars.variable import (
     Variable,
@@ -147,6 +148,7 @@ __all__ = [
     "JaxvarsError",
     "Model",
     "MultiModel",
+    "Template",
     "Variable",
     "VariableAggregation",
     "VariableScope",
@@ -191,6 +193,7 @@ __all__ = [
     "local_variables",
     "local_variables_initializer",
     "losses",
+    "make_template",
     "model_variables",
     "moving_average_variables",
     "multi_transform",

@@ -209,6 +209,9 @@ class Frame:
         """Make a variable as ``tf.Variable`` did; frames that define variables override it."""
         raise FailedPreconditionError(f"{type(self).__name__} makes no variables.")
 
+    def forget(self, slot: Slot) -> None:
+        """Let go of a variable whose making is taken back; frames that note what they made override it."""
+
     def refs_in_use(self) -> str:
         """Return the variables that are written inside transforms, for error texts."""
         names = [f"Variable {slot.key}" for slot in self.slots.values() if slot.key in self.written]

@@ -92,6 +92,11 @@ class SpecsFrame(DefiningFrame):
         elif _compat.is_leaked(value, self.trace):
             raise TransformError(refusals.leaked(slot))
 
+    def forget(self, slot: Slot) -> None:
+        """Take the variable off the records."""
+        self.holes.pop(slot.key, None)
+        self.records = [spec for spec in self.records if spec.key != slot.key]
+
     def _back_by_ref(self, slot: Slot) -> None:
         """A stand-in needs no ref: nothing is written."""
 
@@ -217,6 +222,10 @@ class HandFrame(ApplyFrame):
         slot.written = True
         self.made.append((slot_spec(slot), slot))
         return slot
+
+    def forget(self, slot: Slot) -> None:
+        """Take the variable off the list of those that this frame made."""
+        self.made = [(spec, made) for spec, made in self.made if made is not slot]
 
     def _filled(self, hole: Hole, key: str) -> Any:
         if self.rng is None and hole.initializer is not None and needs_key(hole.initializer):

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_operators", "_assigning", "assign", "initialize", "refusals", "visits", "frame", "arg_scope",
         "definition", "variable",
         "defining", "frames", "staging",
-        "store", "agreement", "transform", "multi", "gradients",
+        "store", "undoing", "template", "agreement", "transform", "multi", "gradients",
     ),
     ("placement",),
     ("checkpoint",),
