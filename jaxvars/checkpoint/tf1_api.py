@@ -17,6 +17,7 @@ from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgume
 __all__ = [
     "CheckpointState",
     "checkpoint_exists",
+    "generate_checkpoint_state_proto",
     "get_checkpoint_state",
     "latest_checkpoint",
     "list_variables",
@@ -130,6 +131,34 @@ def latest_checkpoint(checkpoint_dir: str | os.PathLike[str], latest_filename: s
     return None if state is None else resolve_state_path(state.model_checkpoint_path, folder)
 
 
+def generate_checkpoint_state_proto(
+    save_dir: str | os.PathLike[str],
+    model_checkpoint_path: str | os.PathLike[str],
+    all_model_checkpoint_paths: Sequence[str] | None = None,
+    all_model_checkpoint_timestamps: Sequence[float] | None = None,
+    last_preserved_timestamp: float | None = None,
+) -> CheckpointState:
+    """Return the state that `update_checkpoint_state` would write; in a relative folder, paths relative to it.
+
+    Args:
+      save_dir: the folder.
+      model_checkpoint_path: the latest checkpoint.
+      all_model_checkpoint_paths: all that are kept, oldest first; the latest is added if it is not last.
+      all_model_checkpoint_timestamps: when each was saved, seconds since the epoch.
+      last_preserved_timestamp: when one was last kept by `keep_checkpoint_every_n_hours`.
+
+    Raises:
+      InvalidArgumentError: the numbers of paths and timestamps differ.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.train.generate_checkpoint_state_proto("run", "run/model-2", ["run/model-1"]).all_model_checkpoint_paths
+      ('model-1', 'model-2')
+    """
+    paths, times = all_model_checkpoint_paths, all_model_checkpoint_timestamps
+    return _state(_folder(save_dir), os.fspath(model_checkpoint_path), paths, times, last_preserved_timestamp, False)
+
+
 def update_checkpoint_state(
     save_dir: str | os.PathLike[str],
     model_checkpoint_path: str | os.PathLike[str],
@@ -156,10 +185,32 @@ def update_checkpoint_state(
     """
     folder = _folder(save_dir)
     latest = os.fspath(model_checkpoint_path)
-    paths = [os.fspath(path) for path in all_model_checkpoint_paths or ()]
+    target = os.path.join(folder, latest_filename or STATE_FILE)
+    if os.path.abspath(target) == os.path.abspath(latest):
+        raise FailedPreconditionError(
+            f"Save path {latest!r} conflicts with path used for checkpoint state. Please use a different save path."
+        )
+    times = all_model_checkpoint_timestamps
+    state = _state(folder, latest, all_model_checkpoint_paths, times, last_preserved_timestamp, save_relative_paths)
+    try:
+        write_state(target, state)
+    except OSError as error:
+        raise FailedPreconditionError(f"Cannot write {target}: {error.strerror or error}.") from None
+
+
+def _state(
+    folder: str,
+    latest: str,
+    all_paths: Sequence[str] | None,
+    times: Sequence[float] | None,
+    preserved: float | None,
+    relative: bool,
+) -> CheckpointState:
+    """The state, its paths as they are written."""
+    paths = [os.fspath(path) for path in all_paths or ()]
     if not paths or paths[-1] != latest:
         paths.append(latest)
-    timestamps = tuple(all_model_checkpoint_timestamps or ())
+    timestamps = tuple(times or ())
     if timestamps and len(timestamps) != len(paths):
         raise InvalidArgumentError(
             "Checkpoint timestamps, if provided, must match checkpoint paths "
@@ -168,20 +219,11 @@ def update_checkpoint_state(
 
     def written(path: str) -> str:
         # As in TF1: in a relative folder, relative paths include it and are cut to what lies below it.
-        if os.path.isabs(path) == os.path.isabs(folder) if save_relative_paths else not os.path.isabs(folder):
-            return path if os.path.isabs(path) and not save_relative_paths else os.path.relpath(path, folder)
+        if os.path.isabs(path) == os.path.isabs(folder) if relative else not os.path.isabs(folder):
+            return path if os.path.isabs(path) and not relative else os.path.relpath(path, folder)
         return path
 
-    target = os.path.join(folder, latest_filename or STATE_FILE)
-    if os.path.abspath(target) == os.path.abspath(latest):
-        raise FailedPreconditionError(
-            f"Save path {latest!r} conflicts with path used for checkpoint state. Please use a different save path."
-        )
-    state = CheckpointState(written(latest), tuple(map(written, paths)), timestamps, last_preserved_timestamp)
-    try:
-        write_state(target, state)
-    except OSError as error:
-        raise FailedPreconditionError(f"Cannot write {target}: {error.strerror or error}.") from None
+    return CheckpointState(written(latest), tuple(map(written, paths)), timestamps, preserved)
 
 
 def _folder(path: str | os.PathLike[str]) -> str:

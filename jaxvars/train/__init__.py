@@ -3,6 +3,7 @@
 from jaxvars.checkpoint.tf1_api import (
     CheckpointState,
     checkpoint_exists,
+    generate_checkpoint_state_proto,
     get_checkpoint_state,
     latest_checkpoint,
     list_variables,
@@ -54,6 +55,7 @@ __all__ = [
     "cosine_decay",
     "create_global_step",
     "exponential_decay",
+    "generate_checkpoint_state_proto",
     "get_checkpoint_state",
     "get_global_step",
     "get_or_create_global_step",

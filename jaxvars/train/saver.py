@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
-import numpy as np
-from jax.core import Tracer
 
 from jaxvars.checkpoint.mapping import Want
 from jaxvars.checkpoint.matching import make_rows
 from jaxvars.checkpoint.paths import exists, local_path
 from jaxvars.checkpoint.plan import RestorePlan
 from jaxvars.checkpoint.reader import CheckpointReader
-from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.restore import restore_from
 from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.gradients import subset
 from jaxvars.spec import is_hole
-from jaxvars.state import key_of
+from jaxvars.train._saving import (
+    Reshape,
+    check_plan,
+    check_variables,
+    make_folder,
+    open_saved,
+    path_text,
+    refuse_graph_arguments,
+    renamed,
+    step_number,
+)
 from jaxvars.train.retention import Retention, checkpoint_time, delete_checkpoint
 from jaxvars.train.var_list import names_in_file
 from jaxvars.variables import Variables
@@ -32,10 +38,6 @@ __all__ = ["Saver"]
 
 # What a saver without var_list takes: TF1's GLOBAL_VARIABLES and SAVEABLE_OBJECTS.
 _SAVED_COLLECTIONS = frozenset({"variables", "saveable_objects"})
-
-
-class _NoCheckpointError(NotFoundError, InvalidArgumentError):
-    """No checkpoint at a path: TF1 raised ValueError at first, NotFoundError later; code catches either."""
 
 
 class Saver:
@@ -49,11 +51,17 @@ class Saver:
       max_to_keep: how many of its checkpoints the saver keeps: with each save beyond that the oldest is
         deleted. None or 0 keeps all.
       keep_checkpoint_every_n_hours: of the checkpoints to be deleted, one per so many hours stays.
-      name: accepted for TF1's sake, without effect.
+      name: accepted for TF1's sake, without effect, as are `restore_sequentially` and `filename`.
+      restore_sequentially: see `name`.
+      saver_def: must be None: there is no graph.
+      builder: must be None.
+      defer_build: whether `build` must be called before the first save or restore. A saver without `var_list`
+        chooses its variables at each save and restore anyway.
       allow_empty: whether saving nothing is no error.
       write_version: accepted for TF1's sake, without effect; see `format`.
       pad_step_number: whether step numbers in paths have at least 8 digits, so that they sort.
       save_relative_paths: whether the state file names checkpoints relative to its folder.
+      filename: see `name`.
       format: what to write, as for `jv.checkpoint.save`; None is Orbax. Any format is restored.
 
     Raises:
@@ -83,22 +91,38 @@ class Saver:
         max_to_keep: int | None = 5,
         keep_checkpoint_every_n_hours: float = 10000.0,
         name: str | None = None,
+        restore_sequentially: bool = False,
+        saver_def: None = None,
+        builder: None = None,
+        defer_build: bool = False,
         allow_empty: bool = False,
         write_version: Any = None,
         pad_step_number: bool = False,
         save_relative_paths: bool = False,
+        filename: str | None = None,
         format: str | None = None,
     ) -> None:
-        del sharded, name, write_version
+        del sharded, name, restore_sequentially, write_version, filename
+        refuse_graph_arguments(saver_def, builder)
+        if defer_build and var_list is not None:
+            raise InvalidArgumentError(
+                "If `var_list` is provided then build cannot be deferred. Either set defer_build=False or "
+                "var_list=None."
+            )
         if max_to_keep is not None and max_to_keep < 0:
             raise InvalidArgumentError(f"max_to_keep is a count, or None to keep all; got {max_to_keep}")
         self._names = None if var_list is None else names_in_file(var_list)
+        self._built = not defer_build
         self._reshape = reshape
         self._allow_empty = allow_empty
         self._pad_step_number = pad_step_number
         self._save_relative_paths = save_relative_paths
         self._format = format
         self._retention = Retention(max_to_keep, keep_checkpoint_every_n_hours)
+
+    def build(self) -> None:
+        """End the waiting that ``defer_build=True`` asked for."""
+        self._built = True
 
     # -- save and restore --------------------------------------------------------------------------------
 
@@ -131,13 +155,14 @@ class Saver:
 
         Raises:
           NotFoundError: `var_list` or `global_step` names what does not exist.
-          FailedPreconditionError: variables have no value (all are listed); the disk refuses.
+          FailedPreconditionError: variables have no value (all are listed); the disk refuses; `build` is wanted.
           InvalidArgumentError: nothing to save; a path that collides with the state file's.
           InvalidTypeError: swapped or wrong arguments.
         """
         del meta_graph_suffix, write_meta_graph
-        _check_variables(variables, "save(variables, path)")
-        path = self._numbered(_path_text(save_path), global_step, variables, latest_filename or "checkpoint")
+        check_variables(variables, "save(variables, path)")
+        self._check_built("save")
+        path = self._numbered(path_text(save_path), global_step, variables, latest_filename or "checkpoint")
         chosen = self._chosen(variables)
         if not chosen:
             return self._nothing(variables)
@@ -147,8 +172,8 @@ class Saver:
                 f"attempting to use uninitialized values: {', '.join(holes)}. Initialize them first: variables = "
                 "jv.variables_initializer(variables, rng)"
             )
-        _make_folder(path)
-        save_checkpoint(_renamed(variables, chosen), path, self._format)
+        make_folder(path)
+        save_checkpoint(renamed(variables, chosen), path, self._format)
         if write_state:
             self._note(path, latest_filename)
         return path
@@ -175,17 +200,16 @@ class Saver:
             raise InvalidTypeError(
                 "Saver.restore: the arguments are swapped. Write: variables = saver.restore(variables, path)"
             )
-        _check_variables(into, "restore(variables, path)")
-        if cast(object, save_path) is None:
-            raise InvalidArgumentError("Can't load save_path when it is None.")
+        check_variables(into, "restore(variables, path)")
+        self._check_built("restore")
         chosen = self._chosen(into)
         if not chosen:
             self._nothing(into)
             return into
         part = subset(into, tuple(sorted(chosen)))
-        with _open(save_path) as reader:
+        with open_saved(save_path) as reader:
             plan = self._plan(reader, save_path, part, chosen)
-            _check_plan(plan)
+            check_plan(plan)
             restored = restore_from(reader, plan, part, None)
         index, leaves = into._layout.index, list(into._leaves)
         for key, leaf in zip(restored, restored._leaves, strict=True):
@@ -225,10 +249,16 @@ class Saver:
           checkpoint_paths: paths, oldest first, such as ``all_model_checkpoint_paths`` of
             `jv.train.get_checkpoint_state`. Those that are gone are left out.
         """
-        found = [(path, checkpoint_time(path)) for path in map(os.fspath, checkpoint_paths) if _is_there(path)]
+        found = [(path, checkpoint_time(path)) for path in map(os.fspath, checkpoint_paths) if exists(local_path(path))]
         self._retention.replace((path, when) for path, when in found if when is not None)
 
     # -- parts -------------------------------------------------------------------------------------------
+
+    def _check_built(self, what: str) -> None:
+        if not self._built:
+            raise FailedPreconditionError(
+                f"`build()` should be called before {what} if defer_build==True. Write: saver.build()"
+            )
 
     def _chosen(self, variables: Variables) -> dict[str, str]:
         """Variable -> name in the file; all unknown names in one error."""
@@ -260,7 +290,7 @@ class Saver:
         if not os.path.basename(path):
             raise InvalidArgumentError(f"{path!r} is a folder: add a name, as in {path + 'model.ckpt'!r}")
         if step is not None:
-            number = _step_number(step, variables)
+            number = step_number(step, variables)
             return f"{path}-{number:08d}" if self._pad_step_number else f"{path}-{number}"
         if os.path.basename(path) == latest_filename:
             raise InvalidArgumentError(f"'latest_filename' collides with 'save_path': {latest_filename!r} and {path!r}")
@@ -289,83 +319,6 @@ class Saver:
         for key, in_file in chosen.items():
             info, value = reader.tensors.get(in_file), part[key]
             other = info is not None and info.shape != value.shape and info.size == value.size
-            wants[key] = Want(in_file, _Reshape(value.shape) if self._reshape and other else None)
+            wants[key] = Want(in_file, Reshape(value.shape) if self._reshape and other else None)
         rows = make_rows(reader, part, wants, False)
         return RestorePlan(os.fspath(path), reader.format, tuple(rows), (), len(reader))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reshape:
-    """The values in another shape, row by row."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def __name__(self) -> str:
-        return f"reshape to {list(self.shape)}"
-
-    def __call__(self, values: Any) -> Any:
-        return values.reshape(self.shape)
-
-
-def _check_variables(variables: Any, call: str) -> None:
-    if not isinstance(variables, Variables):
-        raise InvalidTypeError(f"Saver.{call}: variables is {type(variables).__name__}, not Variables")
-
-
-def _path_text(path: Any) -> str:
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidTypeError(f"Saver.save(variables, path): path is {type(path).__name__}, not a string")
-    return str(os.fspath(cast("os.PathLike[str]", path)))
-
-
-def _step_number(step: Any, variables: Variables) -> int:
-    """The step as an int: given as a number or array, or as the name or handle of a variable."""
-    if key_of(step) is not None:
-        step = variables[step]
-    if is_hole(step) or isinstance(step, Tracer):
-        raise FailedPreconditionError("global_step has no value here: save outside of jit, after initialization")
-    array = np.asarray(step)
-    if array.size != 1 or array.dtype.kind not in "iu":
-        raise InvalidTypeError(
-            f"global_step is an integer, or the name or handle of an integer variable; got {step!r:.60}"
-        )
-    return int(array.reshape(()))
-
-
-def _renamed(variables: Variables, chosen: Mapping[str, str]) -> Variables:
-    """The chosen variables under their names in the file."""
-    specs = variables.variable_specs
-    if all(key == name for key, name in chosen.items()):
-        return subset(variables, tuple(sorted(chosen)))
-    return Variables.from_specs(
-        (dataclasses.replace(specs[key], key=name), variables[key]) for key, name in chosen.items()
-    )
-
-
-def _make_folder(path: str) -> None:
-    folder = os.path.dirname(local_path(path))
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise FailedPreconditionError(f"cannot save: no folder {folder}: {error.strerror or error}") from None
-
-
-def _is_there(path: str) -> bool:
-    return exists(local_path(path))
-
-
-def _open(path: Any) -> CheckpointReader:
-    try:
-        return open_checkpoint(path)
-    except NotFoundError as error:
-        raise _NoCheckpointError(f"The passed save_path is not a valid checkpoint: {path}\n{error}") from None
-
-
-def _check_plan(plan: RestorePlan) -> None:
-    error = plan.error()
-    if error is not None:
-        text = f"{error}\nrules=, strict= and cast= are arguments of jv.checkpoint.restore(path, variables, ...)."
-        if plan.mismatched:
-            text = f"Assign requires shapes and dtypes of both tensors to match.\n{text}"
-        raise type(error)(text)
