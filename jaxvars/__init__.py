@@ -124,10 +124,10 @@ from jaxvars.variables import (
 )
 
 if TYPE_CHECKING:
-    from jaxvars import checkpoint, layers, losses, nn, train
+    from jaxvars import checkpoint, layers, losses, nn, placement, train
 
 # Rooms that not every program enters; imported at the first use.
-_LAZY = frozenset({"checkpoint", "layers", "losses", "nn", "train"})
+_LAZY = frozenset({"checkpoint", "layers", "losses", "nn", "placement", "train"})
 
 
 def __getattr__(name: str) -> Any:
@@ -203,6 +203,7 @@ __all__ = [
     "no_regularizer",
     "ones_initializer",
     "orthogonal_initializer",
+    "placement",
     "random_normal_initializer",
     "random_uniform_initializer",
     "regularizers",

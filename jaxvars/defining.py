@@ -10,7 +10,7 @@ import jax
 from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype
 from jaxvars._source import user_site
-from jaxvars.definition import Definition, expected
+from jaxvars.definition import Definition, Made, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
 from jaxvars.scopes.collections import GraphKeys, variable_collections
@@ -18,7 +18,6 @@ from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
 from jaxvars.scopes.scope import get_variable_scope
 from jaxvars.scopes.synchronization import resolve_trainable
-from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.variable import Variable
 
 __all__ = ["DefiningFrame", "compatible", "defined"]
@@ -247,18 +246,19 @@ class DefiningFrame(Frame):
             found.append(item)
         return found
 
-    def _slot(self, definition: Definition, key: str, store_key: str | None, value: Any) -> Slot:
+    def _slot(self, definition: Definition, key: str, store_key: str | None, made: Made) -> Slot:
         return Slot(
             self,
             key,
             store_key,
-            leaf_shape(value),
-            leaf_dtype(value),
-            value,
+            made.hole.shape,
+            made.hole.dtype,
+            made.hole,
             trainable=definition.trainable,
             collections=variable_collections(definition.collections, definition.trainable),
             defined_at=user_site(),
             constraint=definition.constraint,
+            placement=made.placement,
         )
 
 

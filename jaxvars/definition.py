@@ -15,10 +15,11 @@ from jaxvars._source import user_site
 from jaxvars.errors import TransformError
 from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
 from jaxvars.initializers._calling import ZeroArgument
-from jaxvars.spec import Hole
+from jaxvars.scopes.device_scope import current_home
+from jaxvars.spec import Hole, Placement
 from jaxvars.values import prepare
 
-__all__ = ["Definition", "Made", "define", "expected"]
+__all__ = ["Definition", "Made", "at_home", "define", "expected"]
 
 
 class Definition(NamedTuple):
@@ -46,10 +47,11 @@ class Definition(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A defined variable: its hole, and its value where only the running model knows it."""
+    """A defined variable: its hole, its value where only the running model knows it, and a note of its home."""
 
     hole: Hole
     value: Any
+    placement: Placement = None
 
 
 def expected(
@@ -107,6 +109,28 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
         with frame_level():
             return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))
     return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
+
+
+def at_home(made: Made, key: str, graph: Any) -> Made:
+    """Return a variable that is being made with the home that the `jv.device` blocks around it give.
+
+    A device string is only noted; a sharding is where the hole will be filled.
+
+    Args:
+      made: the variable.
+      key: its key.
+      graph: the names of its frame.
+
+    Raises:
+      InvalidArgumentError: a device function returned a malformed string.
+      InvalidTypeError: one returned no string.
+    """
+    home = current_home(key, made.hole.shape, made.hole.dtype, graph)
+    if home is None:
+        return made
+    if home.sharding is None:
+        return made._replace(placement=home.note)
+    return made._replace(hole=made.hole.update(sharding=home.sharding), placement=getattr(home.sharding, "spec", None))
 
 
 def _converted(made: Normalized, definition: Definition) -> Normalized:

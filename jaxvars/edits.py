@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxvars.buffers import buffer_id, copied, is_concrete, unshared
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError, NotFoundError
 from jaxvars.rules import new_name, parse_rules, rename_map
+from jaxvars.scopes.device_scope import device_text
 from jaxvars.spec import TRAINABLE_VARIABLES, Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.state import State, checked_key
 from jaxvars.values import prepare
@@ -231,8 +232,14 @@ def moved(state: S, targets: Mapping[int, Any]) -> S:
         leaves[i] = array
     for i in targets.keys() - set(values):
         leaves[i] = leaves[i].update(sharding=_sharding(targets[i]))
-    return state._with_leaves(leaves)
+    layout = state._layout.with_placement({i: _note(target) for i, target in targets.items()})
+    return state._of(layout, tuple(leaves))
 
 
 def _sharding(target: Any) -> Any:
     return jax.sharding.SingleDeviceSharding(target) if isinstance(target, jax.Device) else target
+
+
+def _note(target: Any) -> Any:
+    """What the spec of a variable says of its new home."""
+    return device_text(target) if isinstance(target, jax.Device) else getattr(target, "spec", None)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxvars import _compat, refusals
 from jaxvars._source import user_site
 from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame, compatible, defined
-from jaxvars.definition import Definition, Made, define
+from jaxvars.definition import Definition, Made, at_home, define
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
 from jaxvars.frame import Slot, trace_key
@@ -41,13 +42,13 @@ class SpecsFrame(DefiningFrame):
     """Records every variable; runs under `jax.eval_shape`, so nothing is computed.
 
     Attributes:
-      holes: per key the hole to fill, or None for a value that the model itself computes.
+      holes: per key the hole to fill; without initializer for a value that the model itself computes.
     """
 
     def __init__(self, given: Variables | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.given = given
-        self.holes: dict[str, Hole | None] = {}
+        self.holes: dict[str, Hole] = {}
         self.records: list[VariableSpec] = []
         self._zeros: dict[tuple[tuple[int, ...], Any], Any] = {}
 
@@ -63,9 +64,9 @@ class SpecsFrame(DefiningFrame):
         if definition.shape is definition.initializer is None and self.given is not None and key in self.given:
             # Shared with what was given, by a scope with reuse=True: no shape needs to be named.
             definition = definition._replace(shape=self.given[key].shape, dtype=self.given[key].dtype)
-        made = define(definition, self.at_frame_level, self.trace)
-        slot = self._slot(definition, key, store_key, made.hole)
-        self.holes[key] = None if made.value is not None else made.hole
+        made = at_home(define(definition, self.at_frame_level, self.trace), key, self.graph)
+        slot = self._slot(definition, key, store_key, made)
+        self.holes[key] = made.hole
         self.records.append(slot_spec(slot))
         slot.value = self._stand_in(made, key)
         return slot
@@ -206,6 +207,7 @@ class HandFrame(ApplyFrame):
     def __init__(self, variables: Variables, **options: Any) -> None:
         super().__init__(variables, **options)
         self.made: list[tuple[VariableSpec, Slot]] = []
+        self._homes: dict[str, Any] = {}
 
     def _names_held(self) -> Iterable[str]:
         return [*self._by_store_key, *self.given._layout.keys]
@@ -215,10 +217,11 @@ class HandFrame(ApplyFrame):
         position = self.given._layout.index.get(key)
         if position is not None:
             return self._given_slot(position, key, store_key)
-        made = define(definition, self.at_frame_level, self.trace)
-        slot = self._slot(definition, key, store_key, made.hole)
+        made = at_home(define(definition, self.at_frame_level, self.trace), key, self.graph)
+        slot = self._slot(definition, key, store_key, made)
         with self.at_frame_level():
-            slot.value = made.value if made.value is not None else self._filled(made.hole, key)
+            slot.value = self._made_value(made, slot)
+            self._bring(slot)
         slot.written = True
         self.made.append((slot_spec(slot), slot))
         return slot
@@ -226,6 +229,42 @@ class HandFrame(ApplyFrame):
     def forget(self, slot: Slot) -> None:
         """Take the variable off the list of those that this frame made."""
         self.made = [(spec, made) for spec, made in self.made if made is not slot]
+
+    def _made_value(self, made: Made, slot: Slot) -> Any:
+        hole = made.hole
+        if isinstance(made.placement, str) and self.rng is not None and self.eager:
+            from jaxvars.placement.homes import shardings_of
+
+            found = shardings_of({slot.key: made.placement}, {slot.key: slot.defined_at})
+            hole = hole.update(sharding=found.get(slot.key))
+        if made.value is None:
+            return self._filled(hole, slot.key)
+        return made.value if hole.sharding is None else jax.device_put(made.value, hole.sharding)
+
+    def _given_slot(self, position: int, key: str, store_key: str | None) -> Slot:
+        slot = super()._given_slot(position, key, store_key)
+        if slot.placement is not None:
+            with self.at_frame_level():
+                self._bring(slot)
+        return slot
+
+    def _bring(self, slot: Slot) -> None:
+        """Bring a value to the device that computes, for as long as the frame is open."""
+        if slot.placement is None or not self.eager:
+            return
+        from jaxvars.placement.edge import computing_device, is_elsewhere
+
+        target = computing_device()
+        if is_elsewhere(slot.value, target):
+            self._homes[slot.key] = slot.value.sharding
+            slot.value = jax.device_put(slot.value, target)
+
+    def current_values(self) -> dict[str, Any]:
+        """Return the values that were made or written, at home."""
+        values = super().current_values()
+        for key in self._homes.keys() & values.keys():
+            values[key] = jax.device_put(values[key], self._homes[key])
+        return values
 
     def _filled(self, hole: Hole, key: str) -> Any:
         if self.rng is None and hole.initializer is not None and needs_key(hole.initializer):

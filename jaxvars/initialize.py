@@ -129,6 +129,10 @@ def _filled(variables: Variables, rng: Any, keys: Iterable[str]) -> Variables:
     holes = {key: leaf for key in keys if is_hole(leaf := variables._leaf(index[key]))}
     if not holes:
         return variables
+    if variables._layout.placed:
+        from jaxvars.placement.homes import fill_homes
+
+        fill_homes(holes, variables)
     leaves = list(variables._leaves)
     for key, value in fill(holes, rng).items():
         leaves[index[key]] = value

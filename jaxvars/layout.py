@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from jax.tree_util import DictKey
@@ -124,6 +124,7 @@ class Layout:
     Attributes:
       core: the compared part.
       placement: per key a device string, `PartitionSpec` or None.
+      placed: whether any variable has a placement.
       defined_at: per key ``"file.py:line"`` or "".
       creation_order: the keys in the order in which they were created.
     """
@@ -137,6 +138,7 @@ class Layout:
         "defined_at",
         "index",
         "keys",
+        "placed",
         "placement",
     )
 
@@ -152,6 +154,7 @@ class Layout:
         self.index = core.index
         self.bits = core.bits
         self.placement = placement
+        self.placed = placement.count(None) != len(placement)
         self.defined_at = defined_at
         self.creation_order = creation_order
         self._views: dict[Any, Any] = {}
@@ -220,6 +223,13 @@ class Layout:
             self._views.clear()
         self._views[name] = made
         return made
+
+    def with_placement(self, placement: Mapping[int, Placement]) -> Layout:
+        """Return the layout with the placement of these positions replaced."""
+        notes = tuple(placement.get(i, note) for i, note in enumerate(self.placement))
+        core = self.core
+        fields = (core.keys, core.trainable, core.collections, core.constraints)
+        return _intern_layout(fields, notes, self.defined_at, self.creation_order)
 
     def subset(self, positions: Sequence[int]) -> Layout:
         """Return the layout of the variables at these ascending positions."""

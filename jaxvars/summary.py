@@ -17,13 +17,17 @@ from jaxvars.state import State
 __all__ = ["ScopeTotal", "Summary", "SummaryRow", "describe", "summarize"]
 
 _COLUMNS = ("name", "shape", "dtype", "count", "bytes", "trainable", "collections", "sharding")
+_HOME = "device"
 _RIGHT = frozenset({"count", "bytes", "variables"})
 _TOTAL_COLUMNS = ("scope", "variables", "count", "bytes")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One variable of the table. `sharding` says where the value lies, or ``"uninitialized"``."""
+    """One variable of the table.
+
+    `sharding` says where the value lies, or ``"uninitialized"``; `device` where it is at home by its definition.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -33,9 +37,10 @@ class SummaryRow:
     trainable: bool
     collections: tuple[str, ...]
     sharding: str
+    device: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts, in column order."""
+        """The row as texts, in column order; the device last."""
         return (
             self.name,
             str(self.shape),
@@ -45,6 +50,7 @@ class SummaryRow:
             "yes" if self.trainable else "no",
             ", ".join(self.collections),
             self.sharding,
+            self.device,
         )
 
 
@@ -74,8 +80,13 @@ class Summary:
     rows: tuple[SummaryRow, ...]
     totals: tuple[ScopeTotal, ...]
 
+    def _table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """Columns and rows; the devices only where a variable has one."""
+        columns = (*_COLUMNS, _HOME) if any(row.device for row in self.rows) else _COLUMNS
+        return columns, [row.cells()[: len(columns)] for row in self.rows]
+
     def __str__(self) -> str:
-        table = _text_table(_COLUMNS, [row.cells() for row in self.rows])
+        table = _text_table(*self._table())
         return table + "\n\n" + _text_table(_TOTAL_COLUMNS, [total.cells() for total in self.totals])
 
     __repr__ = __str__
@@ -84,7 +95,7 @@ class Summary:
         total = self.totals[-1]
         size = _bytes(total.bytes)
         head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {size}"
-        rows = _html_table(_COLUMNS, [row.cells() for row in self.rows])
+        rows = _html_table(*self._table())
         totals = _html_table(_TOTAL_COLUMNS, [item.cells() for item in self.totals])
         # Long tables start closed: a notebook shows its last expression, meant to be read or not.
         opened = " open" if len(self.rows) <= 30 else ""
@@ -116,7 +127,12 @@ def _row(state: State, position: int, leaf: Any) -> SummaryRow:
         trainable=layout.trainable[position],
         collections=layout.collections[position],
         sharding=_place_text(leaf),
+        device=_home_text(layout.placement[position]),
     )
+
+
+def _home_text(placement: Any) -> str:
+    return placement if isinstance(placement, str) else "" if placement is None else str(placement)
 
 
 def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:

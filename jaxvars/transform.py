@@ -18,7 +18,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
 from jaxvars.frames import ApplyFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
-from jaxvars.spec import Hole, VariableSpec, is_hole
+from jaxvars.spec import Hole, is_hole
 from jaxvars.staging import UNTRACEABLE, Staging
 from jaxvars.variables import Variables
 
@@ -136,12 +136,16 @@ class Model:
             check_agreement(self, wanted, variables)
             merged = wanted | variables
         holes = {name: merged[name] for name in wanted if is_hole(merged[name])}
-        computed = {name for name in holes if frame.holes.get(name, 0) is None}
+        if wanted._layout.placed or merged._layout.placed:
+            from jaxvars.placement.homes import fill_homes  # only models that name devices pay for it
+
+            fill_homes(holes, wanted, merged)
+        computed = {name for name in holes if frame.holes[name].initializer is None}
         fillable = {name: _fillable(hole, frame.holes[name]) for name, hole in holes.items() if name not in computed}
         values = fill(fillable, key)
         if computed:
             known = {name: merged[name] for name in wanted if not is_hole(merged[name])} | values
-            values |= self._computed_values(known, computed, key, args, kwargs)
+            values |= self._computed_values(known, computed, holes, key, args, kwargs)
         return with_values(merged, values)
 
     def _run_specs(self, args: Any, kwargs: Any, given: Variables | None) -> SpecsFrame:
@@ -168,7 +172,7 @@ class Model:
         return frame
 
     def _computed_values(
-        self, known: Mapping[str, Any], computed: set[str], key: Any, args: Any, kwargs: Any
+        self, known: Mapping[str, Any], computed: set[str], holes: Mapping[str, Any], key: Any, args: Any, kwargs: Any
     ) -> dict[str, Any]:
         """Run the model once more, to compute the initial values that its own code makes."""
         leaves, rebuild = _split(args, kwargs)
@@ -184,7 +188,11 @@ class Model:
         if abstract:
             _refuse_dependence(compute, known, leaves, abstract, key)
             leaves = [jax.numpy.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
-        return jax.jit(compute)(known, leaves, key)
+        if all(getattr(value, "sharding", None) is None for value in holes.values()):
+            return jax.jit(compute)(known, leaves, key)
+        from jaxvars.placement.edge import computed_at_home
+
+        return computed_at_home(jax.jit(compute), known, leaves, key, holes)
 
     # apply
 
@@ -219,12 +227,16 @@ class Model:
         _check_variables(variables, "apply")
         key = None if rng is None else as_key(rng)
         try:
+            if variables._layout.placed:
+                return self._apply_gathered(variables, args, kwargs, key)
             return self._apply_now(variables, args, kwargs, key)
         except Mismatch as mismatch:
             raise self._explain(mismatch, variables, args, kwargs) from None
         except (RuntimeError, ValueError) as error:
             if "deleted" in str(error):  # XLA's words; they name no variable
                 _refuse_donated(variables)
+            if "incompatible devices" in str(error):
+                _refuse_devices(error, variables)
             raise
 
     def __call__(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
@@ -243,6 +255,16 @@ class Model:
                 "call would lose that. Write:\n    out, variables = model.apply(variables, *args)"
             )
         return out
+
+    def _apply_gathered(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:
+        """Run a model whose variables may live on several devices."""
+        from jaxvars.placement.edge import gathered
+
+        found = gathered(variables, (args, kwargs))
+        if found is None:
+            return self._apply_now(variables, args, kwargs, key)
+        out, after = self._apply_now(found.variables, args, kwargs, key)
+        return out, found.returned(after)
 
     def _apply_now(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:
         if not self._staging.preferred:
@@ -293,6 +315,12 @@ def _refuse_donated(variables: Variables) -> None:
     for position, leaf in enumerate(variables._leaves):
         if is_deleted(leaf):
             variables._raise_deleted(position, leaf)
+
+
+def _refuse_devices(error: Exception, variables: Variables) -> None:
+    from jaxvars.placement.edge import devices_error
+
+    raise devices_error(error, variables) from None
 
 
 def _values_of(out: Any) -> Any:
@@ -355,11 +383,7 @@ def _split(args: Any, kwargs: Any) -> tuple[list[Any], Callable[[list[Any]], tup
 
 
 def _holes(frame: SpecsFrame) -> Variables:
-    def hole(spec: VariableSpec) -> Hole:
-        found = frame.holes[spec.key]
-        return Hole(spec.shape, spec.dtype) if found is None else found
-
-    return Variables.from_specs([(spec, hole(spec)) for spec in frame.records])
+    return Variables.from_specs([(spec, frame.holes[spec.key]) for spec in frame.records])
 
 
 def _fillable(hole: Any, wanted: Hole | None) -> Any:

@@ -15,6 +15,7 @@ from jaxvars.buffers import copied, is_concrete
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, OutOfRangeError
 from jaxvars.frame import Slot, current_frame
 from jaxvars.scatter import prepare_scatter
+from jaxvars.scopes.device_scope import SOFT
 from jaxvars.updates import UPDATES
 from jaxvars.values import check_operation, prepare, prepare_limit
 
@@ -188,7 +189,8 @@ class Variable(ArrayOperators):
     @property
     def device(self) -> str:
         """The canonical device string of its home, "" if none was given."""
-        return self._slot.placement if isinstance(self._slot.placement, str) else ""
+        placement = self._slot.placement
+        return placement.removesuffix(SOFT) if isinstance(placement, str) else ""
 
     # Reading
 

@@ -22,7 +22,8 @@ from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
-from jaxvars.spec import leaf_dtype, leaf_shape
+from jaxvars.placement.homes import fill_homes
+from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
 
 __all__ = ["restore", "restore_from"]
@@ -89,12 +90,18 @@ def restore(
 def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, progress: Progress) -> Variables:
     """Carry out a plan that has no problems (missing variables are left as they are)."""
     rows = [row for row in plan.rows if row.is_restored]
+    targets: dict[str, Any] = {row.target: into[row.target] for row in rows}
+    if into._layout.placed:
+        holes = {name: target for name, target in targets.items() if is_hole(target)}
+        fill_homes(holes, into)
+        targets |= holes
     values: dict[str, Any] = {}
     with progress_meter(progress, plan.nbytes) as meter:
-        direct = _direct_targets(reader, rows, into)
+        direct = _direct_targets(reader, rows, targets)
         values.update(_read_direct(reader, rows, direct))
         for row, array in _arrays(reader, [row for row in rows if row.target not in direct]):
-            values[row.target] = _placed(_converted(row, array, into[row.target], plan), into[row.target])
+            target = targets[row.target]
+            values[row.target] = _placed(_converted(row, array, target, plan), target)
             meter(row.target, row.nbytes)
     leaves = (values.get(name, leaf) for name, leaf in zip(into._layout.keys, into._leaves, strict=True))
     return into._with_leaves(leaves)
@@ -182,7 +189,7 @@ def _sharding_of(target: Any) -> Any:
 
 
 def _direct_targets(
-    reader: CheckpointReader, rows: list[PlanRow], into: Variables
+    reader: CheckpointReader, rows: list[PlanRow], into: Mapping[str, Any]
 ) -> Mapping[str, jax.ShapeDtypeStruct]:
     """The variables that no process holds whole: Orbax can read them piece by piece onto their shardings."""
     if not hasattr(reader.source, "read_onto") or jax.process_count() == 1:

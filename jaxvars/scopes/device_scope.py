@@ -17,7 +17,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.scopes.decorator import ScopeDecorator
 from jaxvars.scopes.devices import DeviceSpec
 
-__all__ = ["SOFT", "Home", "VariableOp", "current_home", "device", "open_devices"]
+__all__ = ["SOFT", "Home", "VariableOp", "current_home", "device", "device_text", "open_devices"]
 
 DeviceFunction: TypeAlias = Callable[[Any], Any]
 
@@ -168,8 +168,12 @@ def _checked(what: Any) -> Any:
     )
 
 
+def device_text(jax_device: Any) -> str:
+    """Return the string that resolves to this `jax.Device`."""
+    return _spec_of(jax_device).to_string()
+
+
 def _spec_of(jax_device: Any) -> DeviceSpec:
-    """The description that resolves to this very device."""
     siblings = jax_device.client.devices()
     several = len({other.process_index for other in siblings}) > 1
     same = [other for other in siblings if not several or other.process_index == jax_device.process_index]
