@@ -21,7 +21,6 @@ import numpy as np
 
 import jaxvars as jv
 
-
 LAYERS = (("conv1", 7, 32), ("conv2", 5, 64), ("conv3", 3, 128), ("conv4", 1, 256), ("conv5", 1, 2))
 """Scope, size of the filters and their number, of each layer."""
 
