@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from jaxvars._source import user_site
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
@@ -16,6 +16,15 @@ from jaxvars.scopes.reuse import Reuse, check_reuse
 from jaxvars.scopes.scope import Defaults, VariableScope, new_scope
 
 __all__ = ["variable_op_scope", "variable_scope"]
+
+
+class _First(NamedTuple):
+    """What a `variable_scope` object keeps from its first entry in a graph."""
+
+    serial: int
+    name: str
+    reuse: Reuse
+    original_name_scope: str
 
 
 class variable_scope(ScopeDecorator):
@@ -69,7 +78,7 @@ class variable_scope(ScopeDecorator):
       net/layer True
     """
 
-    __slots__ = ("_auxiliary", "_default_name", "_overrides", "_resolved", "_reuse", "_target")
+    __slots__ = ("_auxiliary", "_default_name", "_first", "_overrides", "_reuse", "_target")
 
     def __init__(
         self,
@@ -115,8 +124,8 @@ class variable_scope(ScopeDecorator):
                 use_resource,
                 constraint,
             )
-        # The unique name that the default name got, in which graph: entering again keeps it, as in TF1.
-        self._resolved: tuple[int, str] | None = None
+        # What the first entry came to, and in which graph: entering again keeps it, as in TF1.
+        self._first: _First | None = None
 
     def __enter__(self) -> VariableScope:
         context = current.get()
@@ -129,7 +138,7 @@ class variable_scope(ScopeDecorator):
         if isinstance(target, str):
             name = context.scope.prefix + target
             stack = self._open_name_scope(context, target)
-            return self._open(context, name, target, stack, open_scope(context.counts, name, "/" in target))
+            return self._open(context, target, target, stack, open_scope(context.counts, name, "/" in target))
         if isinstance(target, VariableScope):
             return self._enter_captured(context, target)
         return self._enter_default(context)
@@ -167,14 +176,14 @@ class variable_scope(ScopeDecorator):
         if not default:
             raise InvalidArgumentError(f"default_name must not be empty{_at()}; write for example 'layer'.")
         prefix = context.scope.prefix
-        if self._resolved is not None and self._resolved[0] == context.graph.serial:
-            name = self._resolved[1]
+        first = self._first
+        if first is not None and first.serial == context.graph.serial:
+            name = first.name
             counts = open_scope(context.counts, prefix + name, "/" in name)
         else:
             name, counts = open_default(context.counts, prefix, default)
         stack = self._open_name_scope(context, default)
-        self._resolved = (context.graph.serial, name)
-        return self._open(context, prefix + name, default, stack, counts)
+        return self._open(context, name, default, stack, counts)
 
     def _enter_captured(self, context: Context, captured: VariableScope) -> VariableScope:
         """Enter an existing scope: its name, defaults and reuse, read now; the parent gives nothing."""
@@ -189,11 +198,15 @@ class variable_scope(ScopeDecorator):
         return self._push(context, scope, stack, open_scope(context.counts, name, jump=True))
 
     def _open(self, context: Context, name: str, given: str, stack: str, counts: Counts) -> VariableScope:
-        """Enter a scope that inherits from the current one."""
+        """Enter a scope that inherits from the current one; its `name` is relative to that one's."""
         parent = context.scope
-        # Without a name to open, an auxiliary name scope is not opened, and TF1 then records none.
-        original = stack + "/" if stack and (given or not self._auxiliary) else ""
-        scope = new_scope(name, self._reuse or parent._reuse, original, self._defaults(parent._defaults))
+        first = self._first
+        if first is None or first.serial != context.graph.serial:
+            # Without a name to open, an auxiliary name scope is not opened, and TF1 then records none.
+            original = stack + "/" if stack and (given or not self._auxiliary) else ""
+            first = self._first = _First(context.graph.serial, name, self._reuse or parent._reuse, original)
+        reuse = first.reuse or parent._reuse
+        scope = new_scope(parent.prefix + name, reuse, first.original_name_scope, self._defaults(parent._defaults))
         return self._push(context, scope, stack, counts)
 
     def _push(self, context: Context, scope: VariableScope, stack: str, counts: Counts) -> VariableScope:
@@ -229,7 +242,7 @@ class variable_scope(ScopeDecorator):
         other._reuse = self._reuse
         other._auxiliary = self._auxiliary
         other._overrides = self._overrides
-        other._resolved = None
+        other._first = None
         return other
 
 
