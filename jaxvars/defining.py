@@ -202,6 +202,7 @@ class DefiningFrame(Frame):
         constraint: Any = None,
         synchronization: Any = None,
         aggregation: Any = None,
+        **ignored: Any,
     ) -> Variable:
         """Make a variable with a unique name under the current name scope, as ``tf.Variable`` did."""
         if initial_value is None:
@@ -229,8 +230,9 @@ class DefiningFrame(Frame):
 
     def collect(self, name: str, value: Any) -> None:
         """Add a value to a collection; one that belongs to an inner trace is refused."""
-        for leaf in jax.tree.leaves(value):
-            if _compat.is_leaked(leaf, self.trace):
+        # A handle is a name, not its value, which it may not even have yet.
+        for leaf in jax.tree.leaves(value, is_leaf=_is_handle):
+            if not _is_handle(leaf) and _compat.is_leaked(leaf, self.trace):
                 raise FailedPreconditionError(refusals.collected_inside(name, value))
         self.graph.collections.add(name, value)
 
@@ -289,6 +291,10 @@ def _already_exists(slot: Slot) -> str:
 def defined(slot: Slot) -> str:
     """The end of an error text: where the variable was first made."""
     return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
+
+
+def _is_handle(value: object) -> bool:
+    return isinstance(value, Variable)
 
 
 def _own_scope() -> str:
