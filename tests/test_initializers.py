@@ -268,7 +268,7 @@ def test_constant_too_many_elements() -> None:
 
 @pytest.mark.parametrize("value", [1, [1, 2, 3, 4]])
 def test_constant_verify_shape(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"Expected a value of shape \(2, 2\)"):
+    with pytest.raises(TypeError, match=r"Expected Tensor's shape: \(2, 2\)"):
         init.constant(value, verify_shape=True)(None, (2, 2))
     exact = init.constant([[1, 2], [3, 4]], verify_shape=True)
     assert exact(None, (2, 2)).tolist() == [[1, 2], [3, 4]]

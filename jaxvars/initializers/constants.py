@@ -111,7 +111,7 @@ class Constant(Initializer):
         """Refuse too many elements, and with `verify_shape` any other shape."""
         if self.verify_shape and self._elements.shape != shape:
             raise InvalidTypeError(
-                f"Expected a value of shape {shape}, but got {self._elements.shape}, with verify_shape=True."
+                f"Expected Tensor's shape: {shape}, got {self._elements.shape}, with verify_shape=True."
             )
         cast_host_value(self._elements, dtype)  # TF1 complains of the dtype first
         size = int(np.prod(shape))
