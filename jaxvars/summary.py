@@ -132,7 +132,7 @@ def _row(state: State, position: int, leaf: Any) -> SummaryRow:
 
 
 def _home_text(placement: Any) -> str:
-    return placement if isinstance(placement, str) else "" if placement is None else str(placement)
+    return placement if isinstance(placement, str) else "" if placement is None else str(tuple(placement))
 
 
 def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:

@@ -117,8 +117,8 @@ def canonical_device(spec: str) -> str:
 def _fields(spec: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for part in spec.split("/"):
-        if part.strip():
-            for name, value in _parsed(part.strip(), spec).items():
+        if part:
+            for name, value in _parsed(part, spec).items():
                 if name in fields:
                     raise _malformed(spec, _twice(name), f"one {name.removeprefix('device_')} only")
                 fields[name] = value

@@ -11,6 +11,7 @@ from jaxvars.checkpoint.tf1_api import (
     load_variable,
     update_checkpoint_state,
 )
+from jaxvars.train.device_setter import GreedyLoadBalancingStrategy, byte_size_load_fn, replica_device_setter
 from jaxvars.train.global_steps import (
     create_global_step,
     get_global_step,
@@ -46,10 +47,12 @@ __all__ = [
     "CheckpointState",
     "FtrlOptimizer",
     "GradientDescentOptimizer",
+    "GreedyLoadBalancingStrategy",
     "MomentumOptimizer",
     "Optimizer",
     "RMSPropOptimizer",
     "Saver",
+    "byte_size_load_fn",
     "checkpoint_exists",
     "checkpoints_iterator",
     "cosine_decay",
@@ -69,6 +72,7 @@ __all__ = [
     "natural_exp_decay",
     "piecewise_constant",
     "polynomial_decay",
+    "replica_device_setter",
     "update_checkpoint_state",
     "wait_for_new_checkpoint",
 ]
