@@ -653,9 +653,9 @@ def test_global_step_outside_of_a_frame(variables):
         jv.train.create_global_step(with_step)
     with pytest.raises(FailedPreconditionError, match="create_global_step"):
         jv.train.global_step(variables)
-    with pytest.raises(InvalidTypeError, match='existing "global_step" does not have integer type'):
+    with pytest.raises(InvalidTypeError, match='Existing "global_step" does not have integer type'):
         jv.train.get_global_step(jv.Variables({"global_step": jnp.array(1.0)}))
-    with pytest.raises(InvalidTypeError, match='existing "global_step" is not scalar'):
+    with pytest.raises(InvalidTypeError, match='Existing "global_step" is not scalar'):
         jv.train.get_global_step(jv.Variables({"global_step": jnp.array([1])}))
 
 

@@ -28,6 +28,7 @@ __all__ = [
 
 _NAME = "global_step"  # of the variable and of the collection
 _COLLECTIONS = ("variables", _NAME)
+_MADE_BY = "The step counter is made by jv.train.get_or_create_global_step; another variable needs another name."
 
 
 @overload
@@ -207,7 +208,7 @@ def _dtype() -> Any:
 
 def _checked(value: Any, key: str) -> Any:
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise InvalidTypeError(f'existing "{key}" does not have integer type: {value.dtype}')
+        raise InvalidTypeError(f'Existing "{key}" does not have integer type: {value.dtype}. {_MADE_BY}')
     if tuple(value.shape) != ():
-        raise InvalidTypeError(f'existing "{key}" is not scalar: {tuple(value.shape)}')
+        raise InvalidTypeError(f'Existing "{key}" is not scalar: {tuple(value.shape)}. {_MADE_BY}')
     return value
