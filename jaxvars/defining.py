@@ -234,7 +234,22 @@ class DefiningFrame(Frame):
         for leaf in jax.tree.leaves(value, is_leaf=_is_handle):
             if not _is_handle(leaf) and _compat.is_leaked(leaf, self.trace):
                 raise FailedPreconditionError(refusals.collected_inside(name, value))
-        self.graph.collections.add(name, value)
+        if not (isinstance(value, Variable) and self._is_member_already(name, value)):
+            self.graph.collections.add(name, value)
+
+    def _is_member_already(self, name: str, handle: Variable) -> bool:
+        """Note a membership, which outlives the frame; whether the handle has it from an earlier frame.
+
+        That one joined the collection when the variable was gotten, and the same line of code adds it here again.
+        """
+        handles = self.joined.setdefault((handle.key, name), set())
+        first = handle.name not in handles
+        handles.add(handle.name)
+        return first and self.belongs(handle.key, name)
+
+    def belongs(self, key: str, collection: str) -> bool:
+        """Whether a given variable was in the collection before the frame began."""
+        return False
 
     def collected(self, name: str, scope: str | None) -> list[Any]:
         """Return a collection, regularization losses evaluated under the frame's own trace."""

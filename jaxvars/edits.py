@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -23,7 +23,7 @@ from jaxvars.state import State, checked_key
 from jaxvars.values import prepare
 from jaxvars.views import in_scope
 
-__all__ = ["cast", "copy_scope", "merge", "moved", "rename", "replace", "with_flags"]
+__all__ = ["cast", "copy_scope", "in_collections", "merge", "moved", "rename", "replace", "with_flags"]
 
 S = TypeVar("S", bound=State)
 
@@ -185,6 +185,18 @@ def with_flags(state: S, flags: Mapping[int, bool]) -> S:
         position = layout.index[key]
         pairs.append((_flagged(specs[key], flags.get(position)), state._leaf(position)))
     return state.from_specs(pairs)
+
+
+def in_collections(state: S, members: Iterable[tuple[str, str]]) -> S:
+    """Return `state` with these (key, collection) memberships added; keys that it does not have are passed over."""
+    specs, index = state.variable_specs, state._layout.index
+    added = [(key, name) for key, name in members if key in index and name not in specs[key].collections]
+    if not added:
+        return state
+    for key, name in added:
+        spec = specs[key]
+        specs[key] = dataclasses.replace(spec, collections=(*spec.collections, name))
+    return state.from_specs([(specs[key], state._leaf(index[key])) for key in state._layout.creation_order])
 
 
 def _flagged(spec: VariableSpec, trainable: bool | None) -> VariableSpec:

@@ -143,6 +143,8 @@ class Frame:
         self._names: Any = None
         self._token: Any = None
         self._own_token: _TraceToken | None = None
+        # (key of a variable, collection that its handle was added to) -> names of the handles.
+        self.joined: dict[tuple[str, str], set[str]] = {}
 
     # Opening and closing
 

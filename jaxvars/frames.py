@@ -139,6 +139,11 @@ class ApplyFrame(DefiningFrame):
         super().__init__(**options)
         self.given = variables
 
+    def belongs(self, key: str, collection: str) -> bool:
+        """Whether a given variable was in the collection before the frame began."""
+        position = self.given._layout.index.get(key)
+        return position is not None and collection in self.given._layout.collections[position]
+
     def holds(self, key: str) -> bool:
         """Whether a value was given under this name."""
         return key in self.given._layout.index

@@ -14,6 +14,7 @@ from jaxvars import _compat
 from jaxvars._source import user_site
 from jaxvars.arg_scope import add_arg_scope
 from jaxvars.defining import DefiningFrame
+from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, TransformError
 from jaxvars.filling import as_key
 from jaxvars.frame import current_frame, open_frame
@@ -396,7 +397,7 @@ class VariableStore:
         changed = frame.current_values()
         made = Variables.from_specs([(spec, changed.pop(slot.key)) for spec, slot in frame.made])
         values = with_values(self._values, changed)
-        return values | made if len(made) else values
+        return in_collections(values | made if len(made) else values, frame.joined)
 
     def __repr__(self) -> str:
         return f"<jv.VariableStore {self.variables!r}>"

@@ -14,6 +14,7 @@ from jaxvars import refusals
 from jaxvars.agreement import check_agreement, mismatch_error
 from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame
+from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
@@ -383,7 +384,8 @@ def _split(args: Any, kwargs: Any) -> tuple[list[Any], Callable[[list[Any]], tup
 
 
 def _holes(frame: SpecsFrame) -> Variables:
-    return Variables.from_specs([(spec, frame.holes[spec.key]) for spec in frame.records])
+    variables = Variables.from_specs([(spec, frame.holes[spec.key]) for spec in frame.records])
+    return in_collections(variables, frame.joined)
 
 
 def _fillable(hole: Any, wanted: Hole | None) -> Any:
