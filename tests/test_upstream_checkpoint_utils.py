@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bundle_writer as writer
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -158,6 +159,19 @@ def test_a_scope_does_not_capture_its_suffixes(checkpoint: str) -> None:
         jv.train.init_from_checkpoint(checkpoint, {"useful_scope/": "useful_scope/"})
         check(mine, "useful_scope/var4")
         assert not np.any(other)
+
+
+def test_variables_of_a_device_get_their_values_there(checkpoint: str) -> None:
+    """Upstream: testRestoreRunsOnSameDevice."""
+
+    def net() -> None:
+        with jv.device("/device:CPU:1"), jv.variable_scope("useful_scope"):
+            get("var4", "useful_scope/var4")
+        jv.train.init_from_checkpoint(checkpoint, {"useful_scope/": "useful_scope/"})
+
+    value = jv.transform(net).init(0)["useful_scope/var4"]
+    check(value, "useful_scope/var4")
+    assert value.devices() == {jax.devices("cpu")[1]}
 
 
 def test_the_root_of_the_file_goes_into_a_scope(checkpoint: str) -> None:

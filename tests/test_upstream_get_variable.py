@@ -346,3 +346,18 @@ def test_custom_collections_still_join_the_trainable_ones() -> None:
     assert names(jv.get_collection("b")) == ["v2"]
     assert jv.get_collection(jv.GraphKeys.TRAINABLE_VARIABLES) == [trainable]
     assert jv.global_variables() == []
+
+
+def test_a_device_function_sees_each_variable() -> None:
+    """Upstream: testGetVarWithDevice."""
+    seen: list[Any] = []
+
+    def function(op: Any) -> str:
+        seen.append((op.name, op.dtype))
+        return "/device:CPU:0"
+
+    with jv.device(function):
+        x = get("x", [100, 200])
+        y = get("y", [2], dtype="int32")
+    assert seen == [("x", np.dtype("float32")), ("y", np.dtype("int32"))]
+    assert x.device == y.device == "/device:CPU:0"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -60,3 +61,25 @@ def test_identity_must_be_two_dimensional_and_may_be_oblong() -> None:
         tall = jv.get_variable("tall", [10, 5], initializer=jv.identity_initializer())
         np.testing.assert_allclose(wide, 3.14 * np.eye(5, 10), rtol=1e-6)
         assert np.array_equal(tall, np.eye(10, 5))
+
+
+def test_no_device_by_default() -> None:
+    """Upstream: DeviceTest.testNoDevice."""
+    with jv.VariableStore(0):
+        v = jv.get_variable("w", [2], initializer=jv.ones_initializer())
+        assert v.device == ""
+
+
+def test_variables_and_initial_values_are_on_the_given_job() -> None:
+    """Upstream: DeviceTest.testDevice."""
+
+    def net() -> None:
+        with jv.device("/job:ps"):
+            assert jv.get_variable("w", [2], initializer=jv.ones_initializer()).device == "/job:ps"
+        with jv.device("/device:CPU:1"):
+            jv.get_variable("v", [2], initializer=jv.ones_initializer())
+
+    specs = jv.transform(net).specs()
+    assert specs.variable_specs["w"].placement == "/job:ps"
+    filled = jv.variables_initializer(specs, 0, ["v"])["v"]
+    assert filled.devices() == {jax.devices("cpu")[1]}
