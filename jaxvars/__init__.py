@@ -77,6 +77,8 @@ from jaxvars.initializers import (
     zeros_initializer,
 )
 from jaxvars.multi import MultiModel, multi_transform
+from jaxvars.partitioned import PartitionedVariable
+from jaxvars.partitioning import create_partitioned_variables
 from jaxvars.regularizers import (
     no_regularizer,
 )
@@ -88,9 +90,12 @@ from jaxvars.scopes import (
     VariableScope,
     VariableSynchronization,
     device,
+    fixed_size_partitioner,
     get_current_name_scope,
     get_variable_scope,
+    min_max_variable_partitioner,
     name_scope,
+    variable_axis_size_partitioner,
     variable_creator_scope,
     variable_op_scope,
     variable_scope,
@@ -148,6 +153,7 @@ __all__ = [
     "JaxvarsError",
     "Model",
     "MultiModel",
+    "PartitionedVariable",
     "Template",
     "Variable",
     "VariableAggregation",
@@ -167,9 +173,11 @@ __all__ = [
     "checkpoint",
     "constant_initializer",
     "count_up_to",
+    "create_partitioned_variables",
     "current_arg_scope",
     "device",
     "errors",
+    "fixed_size_partitioner",
     "get_collection",
     "get_collection_ref",
     "get_current_name_scope",
@@ -194,6 +202,7 @@ __all__ = [
     "local_variables_initializer",
     "losses",
     "make_template",
+    "min_max_variable_partitioner",
     "model_variables",
     "moving_average_variables",
     "multi_transform",
@@ -224,6 +233,7 @@ __all__ = [
     "truncated_normal_initializer",
     "uniform_unit_scaling_initializer",
     "value_and_grad",
+    "variable_axis_size_partitioner",
     "variable_creator_scope",
     "variable_op_scope",
     "variable_scope",

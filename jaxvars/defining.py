@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxvars import _compat, refusals
+from jaxvars import _compat, partitioning, refusals
 from jaxvars._arguments import as_dtype
 from jaxvars._source import user_site
-from jaxvars.definition import Definition, Made, expected
+from jaxvars.definition import Definition, Made, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
+from jaxvars.refusals import at_site, defined, own_scope
 from jaxvars.scopes.collections import GraphKeys, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
-from jaxvars.scopes.scope import get_variable_scope
+from jaxvars.scopes.request import in_name_scope, root_name_scope
 from jaxvars.scopes.synchronization import resolve_trainable
 from jaxvars.variable import Variable
 
-__all__ = ["DefiningFrame", "compatible", "defined"]
+__all__ = ["DefiningFrame"]
 
 
 class PendingLoss(NamedTuple):
@@ -32,7 +33,7 @@ class PendingLoss(NamedTuple):
     @property
     def name(self) -> str:
         """TF1's name of the loss, which scope filters match."""
-        return f"{self.handle.key}/Regularizer/"
+        return f"{self.handle.op.name}/Regularizer/"
 
 
 class DefiningFrame(Frame):
@@ -77,7 +78,8 @@ class DefiningFrame(Frame):
     ) -> Variable:
         """Return the variable of this full name: TF1's rules of reuse, in TF1's order of checks.
 
-        The last six have no effect. They are spelled out because collecting them would cost as much as the rest.
+        `caching_device` and those after `partitioner` have no effect. They are spelled out because collecting them
+        would cost as much as the rest.
         """
         self.touch()
         if regularizer is not None and not callable(regularizer):
@@ -85,7 +87,14 @@ class DefiningFrame(Frame):
                 f"The regularizer of variable {name} is not callable, got {regularizer!r:.60}: it is a function of the "
                 "value that returns a loss, such as jv.regularizers.l2_regularizer(1e-4)."
             )
+        if partitioner is not None and not partitioning.is_literal_scalar(shape):
+            asked = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
+            return partitioning.get_partitioned(self, asked, partitioner, reuse, regularizer)
         slot = self._by_store_key.get(name)
+        if slot is not None and slot.partitioning is not None:
+            if slot.gotten:
+                return partitioning.share_without_partitioner(slot, shape, dtype, partitioner is None and reuse)
+            slot.partitioning = slot.handle = None  # of an earlier run of this body
         known_shape, known_dtype = expected(name, shape, dtype, initializer)
         if slot is not None and slot.gotten:
             if not reuse:
@@ -93,8 +102,10 @@ class DefiningFrame(Frame):
             self._check_sharing(slot, shape, known_shape, dtype)
             return slot.handle
         if reuse is True and slot is None and not self.holds(name):
+            partitioning.refuse_lone_slice(self, name)
             raise InvalidArgumentError(self._does_not_exist(name))
         if slot is None and (slot := self.given_slot(name)) is None:
+            partitioning.refuse_lone_slice(self, name)
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             if has_creators():
                 return self._create_through_scopes(definition, name, regularizer)
@@ -112,7 +123,9 @@ class DefiningFrame(Frame):
         def create(**changed: Any) -> Variable:
             return self._create(definition, changed, store_key, regularizer)
 
-        return create_variable(create, **_asked(definition))
+        if store_key is None:
+            return create_variable(create, **_asked(definition))
+        return root_name_scope(create_variable, create, **_asked(definition))
 
     def _create(
         self, definition: Definition, changed: Mapping[str, Any], store_key: str | None, regularizer: Any = None
@@ -128,9 +141,11 @@ class DefiningFrame(Frame):
         """Make a slot; its name is taken only once that has worked."""
         name = definition.name
         if store_key is None:
-            key = self.graph.unique_variable_name(name, take=False)
+            key = self._unique_key(name)
             slot = self.make(definition._replace(name=key), key, None)
             self.graph.unique_variable_name(name)
+        elif definition.partitioning is not None:
+            return partitioning.new_slot(self, definition, store_key)
         else:
             key = self._key_of(name)
             slot = self.make(definition, key, store_key)
@@ -138,6 +153,17 @@ class DefiningFrame(Frame):
             self._by_store_key[store_key] = slot
         self.slots[key] = slot
         return slot
+
+    def _unique_key(self, name: str) -> str:
+        """The key of a new ``tf.Variable``."""
+        key = self.graph.unique_variable_name(name, take=False)
+        slot = self.slots.get(key)
+        if slot is None or slot.partitioning is None:
+            return key
+        # TF1's graph knows the slices of a partitioned variable only, and lets a second one have its name: no Saver
+        # took both. A key stands for one variable.
+        self.graph.unique_variable_name(name)
+        return self.graph.unique_variable_name(name, take=False)
 
     def _key_of(self, name: str) -> str:
         if self.tf1_op_names:
@@ -147,15 +173,19 @@ class DefiningFrame(Frame):
         if taken is not None and taken.store_key is None:
             op_name = self.graph.variable_op_name(name, take=False)
             raise InvalidArgumentError(
-                f"Variable {name} cannot be made by get_variable{_at(user_site())}: a jv.Variable of that name was made"
-                f"{_at(taken.defined_at)}. TF1 would call this one {op_name!r} in checkpoints: use "
+                f"Variable {name} cannot be made by get_variable{at_site()}: a jv.Variable of that name was made"
+                f"{at_site(taken.defined_at)}. TF1 would call this one {op_name!r} in checkpoints: use "
                 "tf1_op_names=True for that, or give one of them another name."
             )
         return name
 
     def _join(self, slot: Slot, regularizer: Any) -> None:
-        handle = Variable.of(slot)
         self.note(slot)
+        if slot.partitioning is not None:
+            for part in slot.handle:  # each slice joins, as in TF1
+                self._join(part._slot, regularizer)
+            return
+        handle = Variable.of(slot)
         for key in slot.collections:
             self.graph.collections.add(key, handle)
         if regularizer is not None:
@@ -165,13 +195,13 @@ class DefiningFrame(Frame):
         if shape is not None and not compatible(known_shape, slot.shape):
             raise InvalidArgumentError(
                 f"Trying to share variable {slot.key}, but specified shape {known_shape} and found shape {slot.shape}"
-                f"{_at(user_site())}.{defined(slot)} Leave out shape= to share it, or make another one under another "
-                "name or scope."
+                f"{at_site()}.{defined(slot)} Leave out shape= to share it, or make another one "
+                "under another name or scope."
             )
         if as_dtype(dtype) != slot.dtype:
             raise InvalidArgumentError(
                 f"Trying to share variable {slot.key}, but specified dtype {as_dtype(dtype).name} and found dtype "
-                f"{slot.dtype.name}{_at(user_site())}.{defined(slot)} Write:\n"
+                f"{slot.dtype.name}{at_site()}.{defined(slot)} Write:\n"
                 f"    jv.get_variable({slot.key.rsplit('/', 1)[-1]!r}, dtype={slot.dtype.name!r}, ...)    "
                 "# TF1 compares with the scope's dtype, float32, when none is given"
             )
@@ -181,8 +211,8 @@ class DefiningFrame(Frame):
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         return (
             f"Variable {name} does not exist, or was not created with jv.get_variable().{hint} It was asked for"
-            f"{_at(user_site())}, in a scope with reuse=True. Did you mean to set reuse=jv.AUTO_REUSE in "
-            f"variable_scope? Write:\n    with jv.variable_scope({_own_scope()!r}, reuse=jv.AUTO_REUSE): ..."
+            f"{at_site()}, in a scope with reuse=True. Did you mean to set reuse=jv.AUTO_REUSE in "
+            f"variable_scope? Write:\n    with jv.variable_scope({own_scope()!r}, reuse=jv.AUTO_REUSE): ..."
             "    # makes what does not exist"
         )
 
@@ -207,14 +237,14 @@ class DefiningFrame(Frame):
         """Make a variable with a unique name under the current name scope, as ``tf.Variable`` did."""
         if initial_value is None:
             raise InvalidArgumentError(
-                f"initial_value must be specified{_at(user_site())}: jv.Variable(initial_value, name=...)."
+                f"initial_value must be specified{at_site()}: jv.Variable(initial_value, name=...)."
             )
         self.touch()
         trainable = resolve_trainable(trainable, synchronization, aggregation, name or "Variable")
         definition = Definition(
             name or "Variable", None, dtype, initial_value, collections, trainable, constraint, converts=True
         )
-        slot = self.slots.get(self.graph.unique_variable_name(definition.name, take=False))
+        slot = self.slots.get(self._unique_key(definition.name))
         if slot is not None:  # a body that runs a second time within one JAX call
             self.graph.unique_variable_name(definition.name)
             self._join(slot, None)
@@ -257,7 +287,7 @@ class DefiningFrame(Frame):
         for item in self.graph.collections.get(name, scope):
             if isinstance(item, PendingLoss):
                 with self.at_frame_level():
-                    item = item.regularizer(item.handle)
+                    item = in_name_scope(item.name[:-1], item.regularizer, item.handle)
                 if item is None:
                     continue
             found.append(item)
@@ -287,35 +317,14 @@ def _asked(definition: Definition) -> dict[str, Any]:
     return asked
 
 
-def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bool:
-    """Whether a shape fits what was asked for; None is open, as a whole or in one dimension."""
-    if asked is None or asked == found:
-        return True
-    return len(asked) == len(found) and all(a is None or a == b for a, b in zip(asked, found, strict=True))
-
-
 def _already_exists(slot: Slot) -> str:
     return (
-        f"Variable {slot.key} already exists, disallowed{_at(user_site())}. Did you mean to set reuse=True or "
+        f"Variable {slot.key} already exists, disallowed{at_site()}. Did you mean to set reuse=True or "
         f"reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)} Write one of:\n"
-        f"    with jv.variable_scope({_own_scope()!r}, reuse=jv.AUTO_REUSE): ...    # to share it\n"
+        f"    with jv.variable_scope({own_scope()!r}, reuse=jv.AUTO_REUSE): ...    # to share it\n"
         "    with jv.variable_scope('another'): ...    # to make a second one"
     )
 
 
-def defined(slot: Slot) -> str:
-    """The end of an error text: where the variable was first made."""
-    return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
-
-
 def _is_handle(value: object) -> bool:
     return isinstance(value, Variable)
-
-
-def _own_scope() -> str:
-    """The current scope, as its ``with`` statement names it."""
-    return get_variable_scope().name.rsplit("/", 1)[-1]
-
-
-def _at(site: str) -> str:
-    return f" at {site}" if site else ""

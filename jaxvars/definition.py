@@ -15,11 +15,14 @@ from jaxvars._source import user_site
 from jaxvars.errors import TransformError
 from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
 from jaxvars.initializers._calling import ZeroArgument
+from jaxvars.initializers._sliced import sliced_initializer
 from jaxvars.scopes.device_scope import current_home
+from jaxvars.scopes.request import in_name_scope
+from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, Placement
 from jaxvars.values import prepare
 
-__all__ = ["Definition", "Made", "at_home", "define", "expected"]
+__all__ = ["Definition", "Made", "at_home", "compatible", "define", "expected"]
 
 
 class Definition(NamedTuple):
@@ -34,6 +37,7 @@ class Definition(NamedTuple):
       trainable: whether optimizers touch it.
       constraint: applied by optimizers, or None.
       converts: whether the value takes `dtype` (``tf.Variable``) instead of keeping its own (``get_variable``).
+      partitioning: the slices of a partitioned variable, or None.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Definition(NamedTuple):
     trainable: bool
     constraint: Callable[[Any], Any] | None = None
     converts: bool = False
+    partitioning: Partitioning | None = None
 
 
 class Made(NamedTuple):
@@ -96,11 +101,17 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
     if is_constant(definition.initializer):
         _refuse_inner(definition.initializer, definition.name, trace)
     with frame_level():
-        made = as_initializer(definition.initializer, definition.shape, definition.dtype, definition.name)
+        if definition.partitioning is None or is_constant(definition.initializer):
+            made = as_initializer(definition.initializer, definition.shape, definition.dtype, definition.name)
+        else:
+            made = sliced_initializer(
+                definition.initializer, definition.partitioning, definition.dtype, definition.name
+            )
         function = made.initializer
         if isinstance(function, ZeroArgument):
             # Called here and now: it may read variables of this frame.
-            made = as_initializer(function.function(), None, None, definition.name)
+            scope = f"{definition.name}/Initializer"
+            made = as_initializer(in_name_scope(scope, function.function), None, None, definition.name)
         if definition.converts and definition.dtype is not None:
             made = _converted(made, definition)
     value = getattr(made.initializer, "value", None)
@@ -145,3 +156,10 @@ def _refuse_inner(value: Any, name: str, trace: Any) -> None:
     leaves = jax.tree.leaves(value)
     if any(_compat.is_leaked(leaf, trace) for leaf in leaves):
         raise TransformError(refusals.initial_value_inside(name, user_site()))
+
+
+def compatible(asked: Sequence[int | None] | None, found: tuple[int, ...]) -> bool:
+    """Whether a shape fits what was asked for; None is open, as a whole or in one dimension."""
+    if asked is None or asked == found:
+        return True
+    return len(asked) == len(found) and all(a is None or a == b for a, b in zip(asked, found, strict=True))

@@ -28,6 +28,7 @@ from jaxvars import _compat, refusals
 from jaxvars._calls import jax_calls
 from jaxvars.errors import FailedPreconditionError, TransformError
 from jaxvars.scopes import Collections, NameGraph, outside_frame
+from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import is_hole
 from jaxvars.visits import Visits
 
@@ -66,8 +67,8 @@ class Slot:
     """One variable in one frame: what is fixed about it, and its value while the frame is open."""
 
     __slots__ = (
-        "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "placement",
-        "read_inside", "ref", "shape", "store_key", "trainable", "value", "written",
+        "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "partitioning",
+        "placement", "read_inside", "ref", "shape", "store_key", "trainable", "value", "written",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,7 @@ class Slot:
         self.placement = placement
         self.ref: Any = None
         self.handle: Any = None
+        self.partitioning: Partitioning | None = None
         self.gotten = False
         self.read_inside = False
         self.written = False

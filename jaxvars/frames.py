@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxvars import _compat, refusals
 from jaxvars._source import user_site
 from jaxvars.buffers import is_deleted
-from jaxvars.defining import DefiningFrame, compatible, defined
-from jaxvars.definition import Definition, Made, at_home, define
+from jaxvars.defining import DefiningFrame
+from jaxvars.definition import Definition, Made, at_home, compatible, define
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
 from jaxvars.frame import Slot, trace_key
@@ -286,15 +286,15 @@ class HandFrame(ApplyFrame):
             problem = f"dtype {slot.dtype}, and the code now asks for {dtype}"
         if problem:
             raise InvalidArgumentError(
-                f"Variable {slot.key} in this store has {problem} at {user_site()}.{defined(slot)} To make it "
-                "anew and keep the rest, write before the block:\n"
+                f"Variable {slot.key} in this store has {problem} at {user_site()}.{refusals.defined(slot)} "
+                "To make it anew and keep the rest, write before the block:\n"
                 f"    store.variables = store.variables.select(lambda key, spec: key != {slot.key!r})"
             )
 
     def _learn_write(self, slot: Slot) -> None:
         raise FailedPreconditionError(
             f"Variable {slot.key} is written inside a JAX transform after it was read plainly inside one, and a "
-            f"VariableStore cannot run your code a second time to arrange for that.{defined(slot)} Write:\n"
+            f"VariableStore cannot run your code a second time to arrange for that.{refusals.defined(slot)} Write:\n"
             "    model = jv.transform(fn); out, variables = model.apply(variables, ...)"
         )
 

@@ -17,6 +17,7 @@ from jaxvars import _compat
 from jaxvars._calls import CUSTOM_RULE, LOOPS, jax_calls
 from jaxvars._source import user_site
 from jaxvars.errors import JaxvarsError, TransformError
+from jaxvars.scopes.scope import get_variable_scope
 
 if TYPE_CHECKING:
     from jaxvars.frame import Frame, Slot
@@ -261,3 +262,19 @@ def _variable(slot: Slot) -> str:
 
 def _at(site: str, verb: str = "at ") -> str:
     return f" ({verb}{site})" if site else ""
+
+
+def at_site(site: str | None = None) -> str:
+    """``" at file.py:line"`` of the user's call, or of the given place; "" where that is not known."""
+    site = user_site() if site is None else site
+    return f" at {site}" if site else ""
+
+
+def defined(slot: Slot) -> str:
+    """The end of an error text: where the variable was first made."""
+    return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
+
+
+def own_scope() -> str:
+    """The current scope, as its ``with`` statement names it."""
+    return get_variable_scope().name.rsplit("/", 1)[-1]

@@ -19,7 +19,7 @@ from jaxvars.scopes.device_scope import SOFT
 from jaxvars.updates import UPDATES
 from jaxvars.values import check_operation, prepare, prepare_limit
 
-__all__ = ["Operation", "Shape", "Variable"]
+__all__ = ["Operation", "Shape", "Variable", "register_handle"]
 
 
 class Shape(tuple[int, ...]):
@@ -411,11 +411,6 @@ def _unflatten(_: None, children: Any) -> Any:
     return children[0]
 
 
-# A handle is a container of one leaf, its value, and becomes that value wherever a tree is rebuilt: so transforms,
-# jnp functions and tree maps see an array.
-jax.tree_util.register_pytree_node(Variable, _flatten, _unflatten)
-
-
 def _refuse_as_operand(handle: Variable) -> NoReturn:
     # JAX would rewrite a TypeError; the one of its own that this replaces is a ValueError too.
     raise InvalidArgumentError(
@@ -424,4 +419,14 @@ def _refuse_as_operand(handle: Variable) -> NoReturn:
     )
 
 
-_compat.refuse_as_operand(Variable, _refuse_as_operand)
+def register_handle(kind: type[Variable]) -> None:
+    """Let JAX take handles of this type for the arrays that they stand for.
+
+    A handle is a container of one leaf, its value, and becomes that value wherever a tree is rebuilt: so transforms,
+    jnp functions and tree maps see an array.
+    """
+    jax.tree_util.register_pytree_node(kind, _flatten, _unflatten)
+    _compat.refuse_as_operand(kind, _refuse_as_operand)
+
+
+register_handle(Variable)

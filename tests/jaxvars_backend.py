@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxvars as jv
+from jaxvars.scopes import current_graph
 
 
 class JaxvarsBackend:
@@ -17,8 +18,6 @@ class JaxvarsBackend:
     Args:
       tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key is then not seen.
     """
-
-    burns_names = False
 
     def __init__(self, tf1_op_names: bool) -> None:
         self.tf1_op_names = tf1_op_names
@@ -46,8 +45,13 @@ class JaxvarsBackend:
             case _:
                 return handle(kind["var"]).initialized_value() + kind["add"]
 
+    def burn(self, op_name: str) -> None:
+        graph = current_graph()
+        assert graph is not None
+        graph.variable_op_name(op_name)
+
     def partitioner(self, shards: int) -> Any:
-        raise AssertionError("programs with partitioners are not run")
+        return jv.fixed_size_partitioner(shards)
 
     def describe(self, variable: Any) -> dict[str, Any]:
         fields = {
@@ -56,12 +60,14 @@ class JaxvarsBackend:
             "d": variable.dtype.name,
             "t": variable.trainable,
         }
-        if not self.tf1_op_names:
+        if not self.tf1_op_names or isinstance(variable, jv.PartitionedVariable):
             fields["k"] = variable.key
+        if isinstance(variable, jv.PartitionedVariable):
+            fields["parts"] = [[part.name, list(part.shape)] for part in variable]
         return fields
 
     def shards(self, variable: Any) -> list[Any]:
-        return [variable]
+        return list(variable) if isinstance(variable, jv.PartitionedVariable) else [variable]
 
     def read(self, variable: Any) -> Any:
         return np.asarray(variable.value).tolist()

@@ -46,6 +46,8 @@ CATEGORIES = [
     (r"not defined for dtype bool", "assign_dtype"),
     (r"[Ee]xpected \w+, (but )?got", "init_value_dtype"),
 ]
+# Errors that TensorFlow raises when it has taken the op name of the new variable already.
+BURNING = {"too_many_elements", "initializer_signature", "init_value_dtype"}
 # The expected category -> what else it may be: one phrase of TensorFlow's serves both cases.
 SAME = {"assign_dtype": {"init_value_dtype"}}
 # Without tf1_op_names a key that a jv.Variable has is refused first, whatever else is wrong.
@@ -54,9 +56,6 @@ TAKEN = "a jv.Variable of that name was made"
 
 class Backend(Protocol):
     """An implementation of the TF1 API, as the runner needs it."""
-
-    #: Whether a variable whose initializer fails has taken its op name, as in TensorFlow.
-    burns_names: bool
 
     def run(self, body: Callable[[Any], None]) -> None:
         """Call `body` in a fresh graph, as often as need be: the last time counts.
@@ -71,6 +70,10 @@ class Backend(Protocol):
 
     def partitioner(self, shards: int) -> Any:
         """fixed_size_partitioner."""
+        ...
+
+    def burn(self, op_name: str) -> None:
+        """Take an op name, which TensorFlow did before the initializer of a variable failed; nothing if that is so."""
         ...
 
     def describe(self, variable: Any) -> dict[str, Any]:
@@ -135,8 +138,18 @@ class Run:
             fields = action()
         except Exception as error:
             fields = {"err": error, "cat": category(error)}
+            self.burn(statement, fields)
         self.records.append({"i": statement["i"], **fields})
         return "err" not in fields
+
+    def burn(self, statement: dict[str, Any], fields: dict[str, Any]) -> None:
+        """Go on with the op names that TensorFlow goes on with."""
+        name = re.search(r'[Vv]ariable "([^"]+)"', str(fields["err"]))
+        if fields["cat"] not in BURNING or not statement["op"].startswith("get") or name is None:
+            return
+        partitioned = "part" in statement or self.api.get_variable_scope().partitioner is not None
+        sliced = partitioned and statement.get("shape") != []
+        self.backend.burn(name[1] + "/part_0" if sliced else name[1])
 
     def bound(self, statement: dict[str, Any], *names: str | None) -> bool:
         if all(name is None or name in self.handles for name in names):
@@ -385,7 +398,6 @@ def record_differences(expected: dict[str, Any], actual: dict[str, Any], fields:
             yield f"{key}: expected {expected[key]!r}, got {actual[key]!r}"
 
 
-OP_NAME_FIELDS = {"n", "on", "ns", "names"}
 ALL_FIELDS = {
     "n",
     "k",
@@ -406,18 +418,42 @@ ALL_FIELDS = {
 }
 
 
-def differences(entry: dict[str, Any], backend: Backend, fields: set[str] = ALL_FIELDS) -> list[str]:
-    """Run a program and list where it differs from TensorFlow; an empty list means that it agrees."""
+def differences(
+    entry: dict[str, Any], backend: Backend, fields: set[str] = ALL_FIELDS, by_key: bool = False
+) -> list[str]:
+    """Run a program and list where it differs from TensorFlow; an empty list means that it agrees.
+
+    Args:
+      entry: the program and TensorFlow's answers.
+      backend: what to run it on.
+      fields: the fields of the answers to compare.
+      by_key: whether variables have the names of the store's keys, not those of TensorFlow's ops. A key that a
+        jv.Variable has is then refused: the answers are compared up to there.
+    """
     run = Run(backend, entry["p"])
-    expected = entry["e"]
-    if not backend.burns_names and any(op.get("cat") == "init_value_dtype" for op in expected["ops"]):
-        fields = fields - OP_NAME_FIELDS
+    expected = with_keys_as_names(entry["e"]) if by_key else entry["e"]
     found: list[str] = []
-    if [record["i"] for record in run.records] != [record["i"] for record in expected["ops"]]:
-        found.append(f"executed {[r['i'] for r in run.records]}, expected {[r['i'] for r in expected['ops']]}")
-    for theirs, ours in zip(expected["ops"], run.records, strict=False):
-        found += [f"#{theirs['i']} {text}" for text in record_differences(theirs, ours, fields)]
-    found += [f"end {text}" for text in record_differences(expected["end"], run.end, fields)]
+    ours, theirs = run.records, expected["ops"]
+    refused = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if is_refused(*pair)), None)
+    if by_key and refused is not None:
+        ours, theirs = ours[:refused], theirs[:refused]
+    if [record["i"] for record in ours] != [record["i"] for record in theirs]:
+        found.append(f"executed {[r['i'] for r in ours]}, expected {[r['i'] for r in theirs]}")
+    for their, our in zip(theirs, ours, strict=False):
+        found += [f"#{their['i']} {text}" for text in record_differences(their, our, fields)]
+    if not by_key or refused is None:
+        found += end_differences(run, expected, fields)
+    return found
+
+
+def is_refused(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether a variable was refused to which TensorFlow gave another name, because a jv.Variable has its key."""
+    return "err" in ours and TAKEN in str(ours["err"]) and bool(theirs.get("renamed"))
+
+
+def end_differences(run: Run, expected: dict[str, Any], fields: set[str]) -> list[str]:
+    """How the scope, the collections and the values after a program differ."""
+    found = [f"end {text}" for text in record_differences(expected["end"], run.end, fields)]
     if "names" in fields and run.collections != expected["colls"]:
         found.append(f"collections: expected {expected['colls']}, got {run.collections}")
     if len(run.variables) != len(expected["vars"]):
@@ -426,6 +462,35 @@ def differences(entry: dict[str, Any], backend: Backend, fields: set[str] = ALL_
         found += [f"variable {theirs['n']} {text}" for text in record_differences(theirs, ours, fields)]
         found += glorot_differences(theirs, ours)
     return found
+
+
+def with_keys_as_names(expected: dict[str, Any]) -> dict[str, Any]:
+    """TensorFlow's answers with the key in place of each name that was made unique; those records are marked."""
+    names: dict[str, str] = {}
+    for record in expected["ops"]:
+        if record.get("k") is None:
+            continue
+        for i, (part, _) in enumerate(record.get("parts", ())):
+            names[part] = f"{record['k']}/part_{i}:0"
+        if "parts" not in record:
+            names[record["n"]] = f"{record['k']}:0"
+
+    def renamed(record: dict[str, Any]) -> dict[str, Any]:
+        record = dict(record)
+        if "n" in record:
+            record["renamed"] = names.get(record["n"], record["n"]) != record["n"]
+            record["n"] = names.get(record["n"], record["n"])
+        if "parts" in record:
+            record["parts"] = [[names[part], shape] for part, shape in record["parts"]]
+        if "names" in record:
+            record["names"] = [names.get(name, name) for name in record["names"]]
+        return record
+
+    return expected | {
+        "ops": [renamed(record) for record in expected["ops"]],
+        "vars": [renamed(record) for record in expected["vars"]],
+        "colls": {key: [names.get(name, name) for name in items] for key, items in expected["colls"].items()},
+    }
 
 
 def glorot_differences(expected: dict[str, Any], actual: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "_operators", "_assigning", "assign", "initialize", "refusals", "visits", "frame", "arg_scope",
         "definition", "variable",
-        "defining", "frames", "staging",
+        "partitioned", "partitioning", "defining", "frames", "staging",
         "store", "undoing", "template", "agreement", "transform", "multi", "gradients",
     ),
     ("placement",),

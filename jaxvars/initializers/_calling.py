@@ -33,8 +33,8 @@ class Adapted:
     dtype: _Way | None = "positional"
     partition_info: bool = False
 
-    def __call__(self, key: jax.Array | None, shape: Shape, dtype: DType) -> Any:
-        """Call the user's function with what it takes."""
+    def __call__(self, key: jax.Array | None, shape: Shape, dtype: DType, partition_info: Any = None) -> Any:
+        """Call the user's function with what it takes; `partition_info` says which slice of a whole it makes."""
         arguments: list[Any] = [key] if self.needs_key else []
         keywords: dict[str, Any] = {}
         # TF1 gives the shape as a list, and ported code may add lists to it.
@@ -45,7 +45,7 @@ class Adapted:
             elif way == "keyword":
                 keywords[name] = value
         if self.partition_info:
-            keywords["partition_info"] = None  # one variable is one array, also when it is sharded
+            keywords["partition_info"] = partition_info
         return self.function(*arguments, **keywords)
 
 

@@ -13,7 +13,7 @@ from jaxvars.scopes.names import reject_variable_name
 from jaxvars.scopes.scope import ROOT_DEFAULTS
 from jaxvars.scopes.synchronization import resolve_trainable
 
-__all__ = ["request_variable", "root_name_scope"]
+__all__ = ["in_name_scope", "request_variable", "root_name_scope"]
 
 _R = TypeVar("_R")
 
@@ -160,7 +160,7 @@ def request_variable(
 
 
 def root_name_scope(function: Callable[..., _R], /, *args: Any, **kwargs: Any) -> _R:
-    """Call `function` with the name scope reset to the root, as TF1 runs getters and initializers.
+    """Call `function` with the name scope reset to the root, as TF1 runs getters and creators.
 
     The variable scope stays, and scopes that `function` opens are counted.
 
@@ -172,15 +172,36 @@ def root_name_scope(function: Callable[..., _R], /, *args: Any, **kwargs: Any) -
     Returns:
       What it returns.
     """
+    return in_name_scope("", function, *args, **kwargs)
+
+
+def in_name_scope(name: str, function: Callable[..., _R], /, *args: Any, **kwargs: Any) -> _R:
+    """Call `function` in this very name scope, wherever the call is, as TF1 runs initializers and regularizers.
+
+    Args:
+      name: the whole name scope, without trailing "/"; it is not made unique.
+      function: what to call; see `root_name_scope`.
+      *args: its positional arguments.
+      **kwargs: its keyword arguments.
+
+    Returns:
+      What it returns.
+
+    Example:
+      >>> from jaxvars.scopes import NameGraph, get_current_name_scope
+      >>> with NameGraph().as_current():
+      ...     in_name_scope("w/Initializer", get_current_name_scope)
+      'w/Initializer'
+    """
     context = current.get()
-    if context is None or not context.name_scope:
+    if context is None or context.name_scope == name:
         return function(*args, **kwargs)
     owner = object()
     current.set(
         Context(
             context.graph,
             context.scope,
-            "",
+            name,
             context.counts,
             context.opened,
             context.creators,
