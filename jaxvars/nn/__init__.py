@@ -6,6 +6,7 @@ TF1's arguments. What `jax.nn` has under the same name and with the same meaning
 and ``jnp.tanh``. Every argument that is an array may be a `jv.Variable` handle.
 """
 
+from jaxvars.nn import rnn_cell
 from jaxvars.nn.basics import bias_add, crelu, dropout, l2_loss, leaky_relu, relu_layer, xw_plus_b, zero_fraction
 from jaxvars.nn.convolutions import (
     atrous_conv2d,
@@ -47,6 +48,13 @@ from jaxvars.nn.pooling import (
     pool,
 )
 from jaxvars.nn.ranking import in_top_k, top_k
+from jaxvars.nn.rnn import (
+    bidirectional_dynamic_rnn,
+    dynamic_rnn,
+    reverse_sequence,
+    static_bidirectional_rnn,
+    static_rnn,
+)
 from jaxvars.nn.transposed import atrous_conv2d_transpose, conv1d_transpose, conv2d_transpose, conv3d_transpose
 
 __all__ = [
@@ -58,6 +66,7 @@ __all__ = [
     "avg_pool3d",
     "batch_normalization",
     "bias_add",
+    "bidirectional_dynamic_rnn",
     "conv1d",
     "conv1d_transpose",
     "conv2d",
@@ -69,6 +78,7 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_native",
     "dropout",
+    "dynamic_rnn",
     "embedding_lookup",
     "embedding_lookup_sparse",
     "fused_batch_norm",
@@ -86,11 +96,15 @@ __all__ = [
     "moments",
     "pool",
     "relu_layer",
+    "reverse_sequence",
+    "rnn_cell",
     "separable_conv2d",
     "sigmoid_cross_entropy_with_logits",
     "softmax_cross_entropy_with_logits",
     "softmax_cross_entropy_with_logits_v2",
     "sparse_softmax_cross_entropy_with_logits",
+    "static_bidirectional_rnn",
+    "static_rnn",
     "top_k",
     "weighted_cross_entropy_with_logits",
     "weighted_moments",
