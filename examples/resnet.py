@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         if number == 1 or number % max(options.steps // 10, 1) == 0:
             print(f"{number:6d}  {value:.4f}")
     print(f"\n{options.steps} steps in {time.perf_counter() - start:.1f} s")
-    _, logits = small(variables, images[unseen], labels[unseen], is_training=False)
+    _, logits = jax.jit(lambda v: small(v, images[unseen], labels[unseen], is_training=False))(variables)
     print(f"unseen digits read rightly: {np.mean(np.argmax(logits, axis=-1) == labels[unseen]):.1%}")
 
 
