@@ -3,22 +3,101 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxvars import nn
 from jaxvars.arg_scope import add_arg_scope
-from jaxvars.errors import InvalidArgumentError, InvalidTypeError
+from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import zeros_initializer
-from jaxvars.layers._scope import add_weight, finish, floating_input, layer_scope
-from jaxvars.nn import bias_add
-from jaxvars.store import next_rng_key
+from jaxvars.layers._arguments import positive, training_flag
+from jaxvars.layers.base import Function, KernelLayer, Layer, WeightRules, checked_input
 
-__all__ = ["dense", "dropout", "flatten"]
+__all__ = ["Dense", "Dropout", "Flatten", "dense", "dropout", "flatten"]
 
-Function = Callable[[Any], Any]
+
+class Dense(KernelLayer):
+    """Multiply by a matrix and add a bias (`tf.layers.Dense`). Calls of one object share its variables.
+
+    Args:
+      units: the number of outputs.
+      activation: as in `dense`, as what follows.
+      use_bias: likewise.
+      kernel_initializer: likewise.
+      bias_initializer: likewise.
+      kernel_regularizer: likewise.
+      bias_regularizer: likewise.
+      activity_regularizer: likewise.
+      kernel_constraint: likewise.
+      bias_constraint: likewise.
+      trainable: likewise.
+      name: the scope's name, made unique: ``d``, ``d_1``, ...
+      dtype: of the variables; None for the input's.
+
+    Raises:
+      InvalidArgumentError: `units` not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxvars as jv
+      >>> def net(x):
+      ...     square = jv.layers.Dense(4)
+      ...     return square(square(x))
+      >>> list(jv.transform(net).specs(jnp.ones([2, 4])))
+      ['dense/bias', 'dense/kernel']
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Function | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = zeros_initializer,
+        kernel_regularizer: Function | None = None,
+        bias_regularizer: Function | None = None,
+        activity_regularizer: Function | None = None,
+        kernel_constraint: Function | None = None,
+        bias_constraint: Function | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        dtype: Any = None,
+        *,
+        _scope: Any = None,
+        _reuse: Any = None,
+    ) -> None:
+        super().__init__(
+            activation,
+            use_bias,
+            WeightRules(kernel_initializer, kernel_regularizer, kernel_constraint),
+            WeightRules(bias_initializer, bias_regularizer, bias_constraint),
+            activity_regularizer,
+            trainable,
+            name,
+            dtype,
+            _scope=_scope,
+            _reuse=_reuse,
+        )
+        self.units = positive(units, "dense: units")
+
+    def check(self, inputs: Any) -> jax.Array:
+        """Refuse a rank below 2 and integers."""
+        return self._checked(inputs, 2)
+
+    def build(self, input_shape: Any) -> None:
+        """Make kernel and bias."""
+        shape = (input_shape[-1], self.units)
+        self._add("kernel", shape, self._kernel)
+        if self.use_bias:
+            self._add("bias", (self.units,), self._bias)
+
+    def call(self, inputs: jax.Array) -> jax.Array:
+        """Multiply and add."""
+        y = inputs @ jnp.asarray(self.kernel)
+        return self._finish(nn.bias_add(y, self.bias) if self.use_bias else y)
 
 
 @add_arg_scope
@@ -70,34 +149,63 @@ def dense(
       >>> import jax.numpy as jnp
       >>> import jaxvars as jv
       >>> model = jv.transform(lambda x: jv.layers.dense(x, 10, name="logits"))
-      >>> list(model.init(0, jnp.ones([2, 4])))
+      >>> list(model.specs(jnp.ones([2, 4])))
       ['logits/bias', 'logits/kernel']
     """
-    x = floating_input(inputs, "dense", 2)
-    units = _positive(units, "dense: units")
-    with layer_scope(name, "dense", reuse):
-        kernel = add_weight(
-            "kernel",
-            (x.shape[-1], units),
-            x.dtype,
-            initializer=kernel_initializer,
-            regularizer=kernel_regularizer,
-            constraint=kernel_constraint,
-            trainable=trainable,
-        )
-        y = x @ jnp.asarray(kernel)
-        if use_bias:
-            bias = add_weight(
-                "bias",
-                (units,),
-                x.dtype,
-                initializer=bias_initializer,
-                regularizer=bias_regularizer,
-                constraint=bias_constraint,
-                trainable=trainable,
+    layer = Dense(
+        units,
+        activation,
+        use_bias,
+        kernel_initializer,
+        bias_initializer,
+        kernel_regularizer,
+        bias_regularizer,
+        activity_regularizer,
+        kernel_constraint,
+        bias_constraint,
+        trainable,
+        name,
+        _scope=name,
+        _reuse=reuse,
+    )
+    return layer(inputs)
+
+
+class Flatten(Layer):
+    """Make a matrix with one row per example (`tf.layers.Flatten`).
+
+    Args:
+      data_format: as in `flatten`.
+      name: accepted for TF1's sake.
+
+    Raises:
+      InvalidArgumentError: another format.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxvars as jv
+      >>> jv.layers.Flatten()(jnp.ones([2, 3, 4])).shape
+      (2, 12)
+    """
+
+    _has_variables = False
+
+    def __init__(self, data_format: str = "channels_last", name: str | None = None) -> None:
+        super().__init__(name=name)
+        if data_format not in ("channels_last", "channels_first"):
+            raise InvalidArgumentError(
+                f'flatten: data_format is "channels_last" or "channels_first", got {data_format!r}'
             )
-            y = bias_add(y, bias)
-        return finish(y, "dense", activation, activity_regularizer)
+        self.data_format = data_format
+
+    def call(self, inputs: Any) -> jax.Array:
+        """Reshape."""
+        x = jnp.asarray(inputs)
+        if x.ndim == 0:
+            raise InvalidArgumentError("flatten: the input needs a batch axis, got a scalar")
+        if self.data_format == "channels_first" and x.ndim > 2:
+            x = jnp.moveaxis(x, 1, -1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 @add_arg_scope
@@ -122,15 +230,53 @@ def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_l
       >>> jv.layers.flatten(jnp.ones([2, 3, 4])).shape
       (2, 12)
     """
-    del name
-    x = jnp.asarray(inputs)
-    if data_format not in ("channels_last", "channels_first"):
-        raise InvalidArgumentError(f'flatten: data_format is "channels_last" or "channels_first", got {data_format!r}')
-    if x.ndim == 0:
-        raise InvalidArgumentError("flatten: the input needs a batch axis, got a scalar")
-    if data_format == "channels_first" and x.ndim > 2:
-        x = jnp.moveaxis(x, 1, -1)
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+    return Flatten(data_format, name)(inputs)
+
+
+class Dropout(Layer):
+    """Set a random part of the elements to 0 and scale up the rest (`tf.layers.Dropout`).
+
+    Args:
+      rate: as in `dropout`, as what follows.
+      noise_shape: likewise.
+      seed: likewise.
+      name: accepted for TF1's sake.
+
+    Raises:
+      InvalidArgumentError: a rate outside of [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxvars as jv
+      >>> drop = jv.layers.Dropout(0.5)
+      >>> print(drop(jnp.ones([2])), drop(jnp.ones([2]), training=False))
+      [1. 1.] [1. 1.]
+    """
+
+    _has_variables = False
+
+    def __init__(
+        self,
+        rate: Any = 0.5,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        if isinstance(rate, int | float) and not 0 <= rate < 1:
+            raise InvalidArgumentError(f"dropout: rate must be a scalar in the range [0, 1), got {rate}")
+        self.rate = rate
+        self.noise_shape = noise_shape
+        self.seed = seed
+
+    def call(self, inputs: Any, training: Any = False) -> jax.Array:
+        """Drop when training; else return the inputs."""
+        x = checked_input(inputs, "dropout", 0)
+        is_training = training_flag(training)
+        if is_training is False:
+            return x
+        dropped = nn.dropout(x, noise_shape=self.noise_shape, seed=self.seed, rate=self.rate)
+        return dropped if is_training is True else jnp.where(is_training, dropped, x)
 
 
 @add_arg_scope
@@ -171,37 +317,4 @@ def dropout(
       >>> sorted(set(out.tolist()))
       [0.0, 1.3333333730697632]
     """
-    del name
-    x = floating_input(inputs, "dropout", 0)
-    if isinstance(rate, int | float) and not 0 <= rate < 1:
-        raise InvalidArgumentError(f"dropout: rate must be a scalar in the range [0, 1), got {rate}")
-    if training is False or training is None or (isinstance(rate, int | float) and rate == 0):
-        return x
-    key = next_rng_key()
-    if seed is not None:
-        key = jax.random.fold_in(key, seed)
-    keep = 1.0 - jnp.asarray(rate, jnp.promote_types(x.dtype, jnp.float32))
-    mask = jax.random.bernoulli(key, keep, _noise_shape(x, noise_shape))
-    dropped = jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros_like(x))
-    return dropped if training is True else jnp.where(jnp.asarray(training, bool), dropped, x)
-
-
-def _noise_shape(x: jax.Array, noise_shape: Sequence[int | None] | None) -> tuple[int, ...]:
-    if noise_shape is None:
-        return x.shape
-    wanted = tuple(noise_shape)
-    if len(wanted) != x.ndim or any(w not in (None, 1, n) for w, n in zip(wanted, x.shape, strict=True)):
-        raise InvalidArgumentError(
-            f"dropout: noise_shape must broadcast against the input {x.shape}, got {list(wanted)}"
-        )
-    return tuple(n if w is None else w for w, n in zip(wanted, x.shape, strict=True))
-
-
-def _positive(value: Any, argument: str) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{argument} is a positive int, got {value!r}") from None
-    if number < 1 or number != value:
-        raise InvalidArgumentError(f"{argument} is a positive int, got {value!r}")
-    return number
+    return Dropout(rate, noise_shape, seed, name)(inputs, training=training)

@@ -204,7 +204,7 @@ def dropout(
         raise InvalidTypeError(f"dropout takes floating numbers, got {array.dtype}. Cast: x.astype(jnp.float32)")
     part = _rate(keep_prob, rate)
     shape = _noise_shape(array, noise_shape)
-    if isinstance(part, float) and part == 0:
+    if not isinstance(part, jax.Array) and part == 0:
         return array
     key = next_rng_key()
     if seed is not None:
@@ -220,13 +220,11 @@ def _rate(keep_prob: Any, rate: Any) -> Any:
     if keep_prob is None and rate is None:
         raise InvalidArgumentError("dropout: `rate` must be provided, the part of the elements that become 0")
     part = rate if keep_prob is None else 1 - keep_prob
-    if isinstance(part, int | float | np.generic):
-        if not 0 <= part < 1:
-            raise InvalidArgumentError(
-                f"dropout: rate must be a scalar in the range [0, 1) and keep_prob in (0, 1], got "
-                f"{f'rate={rate}' if keep_prob is None else f'keep_prob={keep_prob}'}"
-            )
-        return float(part)
+    if isinstance(part, int | float | np.number) and not 0 <= float(part) < 1:
+        raise InvalidArgumentError(
+            f"dropout: rate must be a scalar in the range [0, 1) and keep_prob in (0, 1], got "
+            f"{f'rate={rate}' if keep_prob is None else f'keep_prob={keep_prob}'}"
+        )
     return part
 
 

@@ -230,8 +230,8 @@ def fused_batch_norm(
         running = [used_mean, used_variance]
     shape = [1] * wide.ndim
     shape[axis] = wide.shape[axis]
-    parts = [jnp.asarray(part).reshape(shape) for part in (used_mean, used_variance, offset, scale)]
-    y = batch_normalization(wide, *parts, max(epsilon, SMALLEST_FUSED_EPSILON))
+    center, spread, shift, factor = (jnp.asarray(p).reshape(shape) for p in (used_mean, used_variance, offset, scale))
+    y = batch_normalization(wide, center, spread, shift, factor, max(epsilon, SMALLEST_FUSED_EPSILON))
     return y.astype(array.dtype), running[0], running[1]
 
 
