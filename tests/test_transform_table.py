@@ -342,6 +342,64 @@ def test_random_keys(name: str, jitted: bool) -> None:
     np.testing.assert_allclose(after["seen"], sum(jax.random.uniform(k, [3]) for k in keys), rtol=1e-6)
 
 
+class _Scale(jv.nn.rnn_cell.RNNCell):
+    """A cell whose output is its inputs, times a weight."""
+
+    state_size = output_size = 3
+
+    def call(self, inputs: Any, state: Any) -> tuple[Any, Any]:
+        return inputs * jv.get_variable("w", [], initializer=jv.constant_initializer(W)), state
+
+
+def _dropout(x: Any) -> Any:
+    """Two sequences of four ones through dropout, step by step and with one mask; adds up all, keeps what it saw."""
+    seen = jv.get_variable("seen", [3, 2, 2, 4, 3], initializer=jv.zeros_initializer(), trainable=False)
+    count = jv.get_variable("count", [], "int32", initializer=jv.zeros_initializer(), trainable=False)
+    outputs: list[Any] = []
+    for variational in (False, True):
+        cell = jv.nn.rnn_cell.DropoutWrapper(
+            _Scale(name="scale"), output_keep_prob=0.5, variational_recurrent=variational, dtype="float32"
+        )
+        with jv.variable_scope("net", reuse=jv.AUTO_REUSE):
+            outputs.append(jv.nn.dynamic_rnn(cell, jnp.ones([2, 4, 3]), dtype="float32")[0])
+    seen.assign(seen.at[count.value].set(jax.lax.stop_gradient(jnp.stack(outputs))))
+    count.assign_add(1)
+    return x + sum(jnp.sum(y, (0, 1)) for y in outputs)
+
+
+# The transforms that give `_dropout`'s own result, not its derivative.
+RECURRENT = ["plain", "jit", "checkpoint", "scan", "cond", "while_loop", "scan(checkpoint)", "cond(scan)"]
+
+
+@pytest.mark.parametrize("mode", ["eager", "jit", "grad"])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "scan" else pytest.mark.slow) for n in RECURRENT])
+def test_dropout_in_dynamic_rnn(name: str, mode: str) -> None:
+    """A mask per call, step and sequence; a variational one per call. The gradient has the masks of the values."""
+    carrier = CARRIERS[name]
+    model = jv.transform(lambda x: carrier.run(_dropout, x))
+    variables = model.init(0, X)
+    assert list(variables.trainable) == ["net/rnn/scale/w"]
+
+    def total(w: Any) -> tuple[Any, jv.Variables]:
+        out, after = model.apply(variables.replace({"net/rnn/scale/w": w}), X, rng=3)
+        return jnp.sum(out), after
+
+    if mode != "grad":
+        value, after = (total if mode == "eager" else jax.jit(total))(W)
+    elif carrier.differentiable:
+        (value, after), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(W)
+        np.testing.assert_allclose(slope, (value - jnp.sum(X)) / W, rtol=1e-5)
+    else:
+        return
+    seen = np.asarray(after["seen"])[: carrier.times]
+    assert set(np.unique(seen)) == {np.float32(0), np.float32(2 * W)}
+    np.testing.assert_allclose(value, np.sum(X) + np.sum(seen), rtol=1e-5)
+    stepwise, variational = seen[:, 0].reshape(-1, 3), seen[:, 1]
+    assert len(np.unique(seen[:, 0].reshape(carrier.times, -1), axis=0)) == carrier.times
+    assert len(np.unique(stepwise, axis=0)) > 4
+    assert np.all(variational == variational[:, :1, :1])
+
+
 def test_refused_writes_say_so() -> None:
     for name in ("vmap", "vmap(jit)", "lax.map batched", "shard_map"):
         model = jv.transform(_writer(CARRIERS[name].run))
