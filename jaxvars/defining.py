@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -14,7 +15,7 @@ from jaxvars.definition import Definition, Made, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
 from jaxvars.refusals import at_site, defined, own_scope
-from jaxvars.scopes.collections import GraphKeys, variable_collections
+from jaxvars.scopes.collections import GraphKeys, Pending, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
 from jaxvars.scopes.request import in_name_scope, root_name_scope
@@ -24,7 +25,8 @@ from jaxvars.variable import Variable
 __all__ = ["DefiningFrame"]
 
 
-class PendingLoss(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PendingLoss(Pending):
     """An entry of REGULARIZATION_LOSSES: evaluated when the collection is read, at frame level."""
 
     handle: Variable
@@ -34,6 +36,11 @@ class PendingLoss(NamedTuple):
     def name(self) -> str:
         """TF1's name of the loss, which scope filters match."""
         return f"{self.handle.op.name}/Regularizer/"
+
+    def resolve(self) -> Any:
+        """Return the loss, or None for no loss."""
+        with self.handle._slot.frame.at_frame_level():
+            return in_name_scope(self.name[:-1], self.regularizer, self.handle)
 
 
 class DefiningFrame(Frame):
@@ -114,6 +121,7 @@ class DefiningFrame(Frame):
             self._check_sharing(slot, shape, known_shape, dtype)
         else:
             self.check_given(slot, known_shape, known_dtype)
+        slot.asked = collections
         self._join(slot, regularizer)
         return slot.handle
 
@@ -253,6 +261,7 @@ class DefiningFrame(Frame):
             return self._create_through_scopes(definition, None, None)
         slot = self._new_slot(definition, None)
         self.check_given(slot, *expected(slot.key, None, dtype, initial_value, converts=True))
+        slot.asked = collections
         self._join(slot, None)
         return slot.handle
 
@@ -275,23 +284,15 @@ class DefiningFrame(Frame):
         handles = self.joined.setdefault((handle.key, name), set())
         first = handle.name not in handles
         handles.add(handle.name)
-        return first and self.belongs(handle.key, name)
+        return first and self.belongs(handle._slot, name)
 
-    def belongs(self, key: str, collection: str) -> bool:
-        """Whether a given variable was in the collection before the frame began."""
+    def belongs(self, slot: Slot, collection: str) -> bool:
+        """Whether a given variable was added to the collection before the frame began."""
         return False
 
     def collected(self, name: str, scope: str | None) -> list[Any]:
         """Return a collection, regularization losses evaluated under the frame's own trace."""
-        found: list[Any] = []
-        for item in self.graph.collections.get(name, scope):
-            if isinstance(item, PendingLoss):
-                with self.at_frame_level():
-                    item = in_name_scope(item.name[:-1], item.regularizer, item.handle)
-                if item is None:
-                    continue
-            found.append(item)
-        return found
+        return self.graph.collections.get(name, scope)
 
     def _slot(self, definition: Definition, key: str, store_key: str | None, made: Made) -> Slot:
         return Slot(

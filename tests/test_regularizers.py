@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jaxvars as jv
 from jaxvars import regularizers as reg
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 
@@ -116,3 +117,12 @@ def test_regularizers_are_values() -> None:
 def test_scope_is_accepted() -> None:
     assert reg.l1_regularizer(0.5, scope="l1")(W) == reg.l1_regularizer(0.5, "x")(W)
     assert reg.l1_l2_regularizer(0.5, 0.5, scope="both") == reg.l1_l2_regularizer(0.5, 0.5)
+
+
+def test_a_scope_lists_its_losses_as_values():
+    with jv.VariableStore(rng=0):
+        with jv.variable_scope("a") as scope:
+            jv.get_variable("w", initializer=jnp.ones(2), regularizer=jv.regularizers.l2_regularizer(1.0))
+            jv.get_variable("b", initializer=jnp.ones(2), regularizer=jv.no_regularizer)
+        jv.get_variable("ab", initializer=jnp.ones(2), regularizer=jv.regularizers.l2_regularizer(1.0))
+        assert [float(loss) for loss in scope.get_collection("regularization_losses")] == [1.0]

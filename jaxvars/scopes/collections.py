@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias, cast
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["Collections", "GraphKeys", "local_collections", "variable_collections"]
+__all__ = ["Collections", "GraphKeys", "Pending", "local_collections", "variable_collections"]
 
 
 class GraphKeys:
@@ -59,6 +60,16 @@ class GraphKeys:
 CollectionsSnapshot: TypeAlias = dict[str, tuple[list[Any], int | list[Any]]]
 
 
+class Pending(ABC):
+    """An item whose value is worked out when its collection is read."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def resolve(self) -> Any:
+        """Return the value; ``None`` where there is none, and then the item is left out."""
+
+
 class Collections:
     """The collections of one frame: key -> list of items, in the order they were added.
 
@@ -69,14 +80,17 @@ class Collections:
       ([3.5], [])
     """
 
-    __slots__ = ("_handed_out", "_lists")
+    __slots__ = ("_handed_out", "_lists", "_pending")
 
     def __init__(self) -> None:
         self._lists: dict[str, list[Any]] = {}
+        self._pending: set[str] = set()  # keys of collections that may hold a `Pending`
         self._handed_out: set[str] = set()  # keys whose live list a caller may change behind our back
 
     def add(self, key: str, item: Any) -> None:
         """Append `item` to the collection `key`, which is made when it does not exist."""
+        if isinstance(item, Pending):
+            self._pending.add(key)
         self._lists.setdefault(key, []).append(item)
 
     def add_many(self, keys: str | Iterable[str], item: Any) -> None:
@@ -93,11 +107,19 @@ class Collections:
             without a name are left out. So ``"foo"`` matches ``foo/w:0`` and ``foobar/w:0``.
 
         Returns:
-          The items, in the order they were added.
+          The items, in the order they were added; of a `Pending` its value.
 
         Raises:
           InvalidArgumentError: `scope` is not a regular expression.
         """
+        items = self._named(key, scope)
+        if key not in self._pending:
+            return items
+        values = ((item, item.resolve() if isinstance(item, Pending) else item) for item in items)
+        return [value for item, value in values if value is not None or not isinstance(item, Pending)]
+
+    def _named(self, key: str, scope: str | None) -> list[Any]:
+        """The items as they are, of which `scope` matches the name."""
         items = self._lists.get(key, [])
         if scope is None:
             return list(items)
