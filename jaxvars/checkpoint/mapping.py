@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from jaxvars.checkpoint.slices import are_slices, whole_of
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.rules import parse_rules
 from jaxvars.state import key_of
@@ -91,7 +92,7 @@ def _pairs(assignment_map: AssignmentMap, op: str) -> Iterator[tuple[str, Any]]:
 
 def _expand(in_file: str, target: Any, known: set[str], op: str) -> Iterator[tuple[str, str]]:
     """Yield (variable, name in the file) for one pair of the map."""
-    name = key_of(target)
+    name = whole_of(target) if are_slices(target) else key_of(target)
     if name is None:
         raise InvalidTypeError(
             f"{op}: assignment_map maps {in_file!r} to a {type(target).__name__}; it takes a name or a variable."

@@ -45,7 +45,7 @@ class Saver:
 
     Args:
       var_list: what to save and restore: None for all variables in GLOBAL_VARIABLES, a list of names or
-        handles, or a dict ``{name in the file: name or handle}``.
+        handles, or a dict ``{name in the file: name or handle}``. All slices of a partitioned variable stand for it.
       reshape: whether restore accepts a tensor of another shape with the same number of elements, row by row.
       sharded: accepted for TF1's sake, without effect: the format decides.
       max_to_keep: how many of its checkpoints the saver keeps: with each save beyond that the oldest is
