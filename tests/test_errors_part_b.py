@@ -1,8 +1,8 @@
-"""Every error of TF1's rules of scopes, `get_variable`, initializers and variables: its class, TF1's phrase in it, what
-we add, and that the wrong call changed nothing.
+"""Every error of TF1's rules of scopes, `get_variable`, partitions, initializers and variables: its class, TF1's phrase
+in it, what we add, and that the wrong call changed nothing.
 
-The whole text of the frequent ones is settled in test_errors_golden.py. Partitioned variables are in
-test_partitioned.py, training and checkpoints in test_errors_part_b_files.py.
+The whole text of the frequent ones is settled in test_errors_golden.py; training and checkpoints are in
+test_errors_part_b_files.py.
 """
 
 from __future__ import annotations
@@ -356,10 +356,103 @@ VARIABLES = [
     Case("initializer op", lambda: of("w").initializer, RuntimeError, "outer/w.initializer", "variables_initializer"),
 ]
 
+TWO = jv.fixed_size_partitioner(2)
+
+
+def cut(counts: Any) -> Any:
+    """A partitioner that always answers this."""
+    return lambda shape, dtype: counts
+
+
+def create() -> Any:
+    return jv.create_partitioned_variables([4], [2], ZEROS)
+
+
+PARTITIONS = [
+    Case(
+        "no shape", get("new", partitioner=TWO), ValueError, "Shape of a new partitioned variable must be fully defined"
+    ),
+    Case(
+        "no shape on reuse",
+        get("p", partitioner=TWO),
+        ValueError,
+        "Shape of a new partitioned variable must be fully defined",
+        scope=SHARED,
+    ),
+    Case(
+        "scalar", get("new", initializer=jnp.ones(()), partitioner=TWO), ValueError, "must have rank at least 1", HERE
+    ),
+    Case(
+        "no sequence",
+        get("new", [4], partitioner=cut(2)),
+        ValueError,
+        "must return a sequence, but saw: 2",
+        "outer/new",
+    ),
+    Case(
+        "rank", get("new", [4], partitioner=cut([2, 1])), ValueError, "does not match the Variable's rank", "outer/new"
+    ),
+    Case("zero", get("new", [4], partitioner=cut([0])), ValueError, "returned zero partitions", "outer/new"),
+    Case(
+        "two axes",
+        get("new", [4, 4], partitioner=cut([2, 2])),
+        ValueError,
+        "Can only slice a variable along one dimens",
+    ),
+    Case("too many", get("new", [4], partitioner=cut([5])), ValueError, "Expected 0 <= offset < shape", "outer/new"),
+    Case("exists", get("p", [4], partitioner=TWO), ValueError, "Partitioned variable with name outer/p already exists"),
+    Case(
+        "other partitions",
+        get("p", [4], partitioner=cut([4])),
+        ValueError,
+        "Trying to reuse partitioned variable outer/p, but specified partitions",
+        scope=SHARED,
+    ),
+    Case(
+        "other shape",
+        get("p", [5], partitioner=TWO),
+        ValueError,
+        "Trying to reuse partitioned variable outer/p, but specified shape",
+        scope=SHARED,
+    ),
+    Case(
+        "other dtype",
+        get("p", [4], "int32", partitioner=TWO),
+        ValueError,
+        "Trying to reuse partitioned variable outer/p, but specified dtype",
+        scope=SHARED,
+    ),
+    Case(
+        "unpartitioned",
+        get("w", [2], partitioner=TWO),
+        ValueError,
+        "A partitioner was provided, but an unpartitioned version of the variable was found: outer/w",
+        scope=SHARED,
+    ),
+    Case(
+        "no partitioner", get("p", [4]), ValueError, "No partitioner was provided, but a partitioned version", "outer/p"
+    ),
+    Case(
+        "no partitioner, AUTO_REUSE",
+        get("p", [4]),
+        ValueError,
+        "No partitioner was provided, but a partitioned version",
+        scope={"reuse": jv.AUTO_REUSE},
+    ),
+    Case("getter", create, ValueError, "not allowed when a custom getter is set", scope={"custom_getter": creator}),
+    Case(
+        "lengths",
+        lambda: jv.create_partitioned_variables([4], [2, 1], ZEROS),
+        ValueError,
+        "The 'shape' and 'slicing' of a partitioned Variable must have the same length",
+    ),
+]
+
 CASES = {
     f"{group}: {case.name}": case
     for group, cases in {
         "scopes": SCOPES, "get_variable": GET_VARIABLE, "initializers": INITIALIZERS, "variables": VARIABLES,
+        "partitions": PARTITIONS,
     }.items()
     for case in cases
 }  # fmt: skip
@@ -372,11 +465,17 @@ def prepare() -> None:
         jv.get_variable("n", [], "int32", initializer=jv.constant_initializer(3)),
         jv.get_variable("flag", [], "bool", initializer=ZEROS),
         jv.Variable(1.0, name="plain"),
+        jv.get_variable("p", [4], initializer=ZEROS, partitioner=jv.fixed_size_partitioner(2)),
     ]
     with jv.variable_scope(None, "layer"):
         pass
     for v in made:
         jv.add_to_collection("all", v)
+
+
+def _identity(item: Any) -> Any:
+    """A handle by itself; a loss, which is computed anew when asked for, by its type."""
+    return id(item) if isinstance(item, jv.Variable) else type(item)
 
 
 def seen() -> dict[str, Any]:
@@ -388,7 +487,7 @@ def seen() -> dict[str, Any]:
     keys = graph.collections.keys()
     return {
         "names": dict(graph.names._used),
-        "collections": {key: list(map(id, graph.collections.get(key))) for key in keys},
+        "collections": {key: [_identity(item) for item in graph.collections.get(key)] for key in keys},
         "counters": context.counts,
         "scope": (scope.name, scope.reuse, scope._defaults, context.name_scope, context.creators),
         "values": [None if isinstance(value, jax.core.Tracer) else np.asarray(value).tolist() for value in values],
@@ -442,7 +541,7 @@ def test_in_a_model(where: str) -> None:
 
     model = jv.transform(net)
     specs = model.specs() if where == "specs" else jv.transform(prepare_all).specs()
-    assert list(specs) == ["outer/flag", "outer/n", "outer/w", "plain"]
+    assert list(specs) == ["outer/flag", "outer/n", "outer/p", "outer/w", "plain"]
     if where == "apply":
         given = jv.variables_initializer(specs, 0)
         _, after = model.apply(given)
