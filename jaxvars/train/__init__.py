@@ -11,6 +11,7 @@ from jaxvars.checkpoint.tf1_api import (
     load_variable,
     update_checkpoint_state,
 )
+from jaxvars.train.averaging import assign_moving_average, weighted_moving_average
 from jaxvars.train.device_setter import GreedyLoadBalancingStrategy, byte_size_load_fn, replica_device_setter
 from jaxvars.train.global_steps import (
     create_global_step,
@@ -18,6 +19,7 @@ from jaxvars.train.global_steps import (
     get_or_create_global_step,
     global_step,
 )
+from jaxvars.train.moving_averages import ExponentialMovingAverage
 from jaxvars.train.optimizer import Optimizer
 from jaxvars.train.saver import Saver
 from jaxvars.train.schedules import (
@@ -45,6 +47,7 @@ __all__ = [
     "AdagradOptimizer",
     "AdamOptimizer",
     "CheckpointState",
+    "ExponentialMovingAverage",
     "FtrlOptimizer",
     "GradientDescentOptimizer",
     "GreedyLoadBalancingStrategy",
@@ -52,6 +55,7 @@ __all__ = [
     "Optimizer",
     "RMSPropOptimizer",
     "Saver",
+    "assign_moving_average",
     "byte_size_load_fn",
     "checkpoint_exists",
     "checkpoints_iterator",
@@ -75,4 +79,5 @@ __all__ = [
     "replica_device_setter",
     "update_checkpoint_state",
     "wait_for_new_checkpoint",
+    "weighted_moving_average",
 ]
