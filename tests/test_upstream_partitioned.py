@@ -354,6 +354,7 @@ def test_saved_slices_restore_into_any_others(tmp_path: Path, form: str) -> None
 
 
 def test_a_list_of_slices_is_whole() -> None:
+    """Upstream: SaverTest.testSomeErrors, what it checks of slices."""
     v, w = (jv.get_variable(name, [4], initializer=ONES, partitioner=jv.fixed_size_partitioner(2)) for name in "vw")
     jv.train.Saver([*v, w])
     with pytest.raises(ValueError, match="v has 4 elements, and the slices given have 2"):
