@@ -67,7 +67,7 @@ class Slot:
     """One variable in one frame: what is fixed about it, and its value while the frame is open."""
 
     __slots__ = (
-        "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "partitioning",
+        "asked", "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "partitioning",
         "placement", "read_inside", "ref", "shape", "store_key", "trainable", "value", "written",
     )  # fmt: skip
 
@@ -94,6 +94,7 @@ class Slot:
         self.value = value
         self.trainable = trainable
         self.collections = collections
+        self.asked: Any = None  # the collections that the code itself names
         self.defined_at = defined_at
         self.constraint = constraint
         self.placement = placement

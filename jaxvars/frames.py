@@ -20,6 +20,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Transf
 from jaxvars.filling import fill
 from jaxvars.frame import Slot, trace_key
 from jaxvars.initializers import needs_key
+from jaxvars.scopes.collections import variable_collections
 from jaxvars.scopes.getters import has_creators
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
@@ -139,10 +140,9 @@ class ApplyFrame(DefiningFrame):
         super().__init__(**options)
         self.given = variables
 
-    def belongs(self, key: str, collection: str) -> bool:
-        """Whether a given variable was in the collection before the frame began."""
-        position = self.given._layout.index.get(key)
-        return position is not None and collection in self.given._layout.collections[position]
+    def belongs(self, slot: Slot, collection: str) -> bool:
+        """Whether a given variable was added to the collection before the frame began."""
+        return collection in slot.collections and collection not in variable_collections(slot.asked, slot.trainable)
 
     def holds(self, key: str) -> bool:
         """Whether a value was given under this name."""

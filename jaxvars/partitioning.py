@@ -101,6 +101,8 @@ def get_partitioned(frame: DefiningFrame, asked: Definition, partitioner: Any, r
         frame._check_sharing(slot, shape, shape, asked.dtype)
     else:
         frame.check_given(slot, *_expected(definition))
+    for part in slot.handle:
+        part._slot.asked = asked.collections
     frame._join(slot, regularizer)
     return slot.handle
 

@@ -281,6 +281,11 @@ def check_constant(dtype: str, initializer: Any) -> None:
 class FakeBackend:
     """The oracle's view of the store; every frame has a store of its own."""
 
+    remembers = False
+
+    def __init__(self) -> None:
+        self.cut_short: list[int] = []
+
     def run(self, body: Callable[[Any], None]) -> None:
         store = FakeStore()
         graph = NameGraph()

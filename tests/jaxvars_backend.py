@@ -19,8 +19,11 @@ class JaxvarsBackend:
       tf1_op_names: whether variables have the names of TensorFlow's ops; the store's key is then not seen.
     """
 
+    remembers = False
+
     def __init__(self, tf1_op_names: bool) -> None:
         self.tf1_op_names = tf1_op_names
+        self.cut_short: list[int] = []
 
     def run(self, body: Callable[[Any], None]) -> None:
         with jv.VariableStore(rng=0, tf1_op_names=self.tf1_op_names):
@@ -85,6 +88,8 @@ class SpecsBackend(JaxvarsBackend):
 
 class ApplyBackend(JaxvarsBackend):
     """Runs in `Model.init`, then in `Model.apply` of what that made; the run in `apply` counts."""
+
+    remembers = True
 
     def run(self, body: Callable[[Any], None]) -> None:
         self.reads = False

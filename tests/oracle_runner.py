@@ -48,6 +48,8 @@ CATEGORIES = [
 ]
 # Errors that TensorFlow raises when it has taken the op name of the new variable already.
 BURNING = {"too_many_elements", "initializer_signature", "init_value_dtype"}
+# Errors of making a variable. In a later frame that variable is missing among those given.
+MAKING = BURNING | {"no_shape", "no_default_initializer", "bad_collections"}
 # The expected category -> what else it may be: one phrase of TensorFlow's serves both cases.
 SAME = {"assign_dtype": {"init_value_dtype"}}
 # Without tf1_op_names a key that a jv.Variable has is refused first, whatever else is wrong.
@@ -71,6 +73,11 @@ class Backend(Protocol):
     def partitioner(self, shards: int) -> Any:
         """fixed_size_partitioner."""
         ...
+
+    #: Whether variables, and the collections they are added to, are given from the start, as to later frames.
+    remembers: bool
+    #: The programs that were not compared to their end, see `parts_ways`.
+    cut_short: list[int]
 
     def burn(self, op_name: str) -> None:
         """Take an op name, which TensorFlow did before the initializer of a variable failed; nothing if that is so."""
@@ -108,6 +115,7 @@ class Run:
     def __init__(self, backend: Backend, program: dict[str, Any]) -> None:
         self.backend = backend
         self.statements = program["body"]
+        self.burnt: dict[int, str] = {}  # by statement
         backend.run(self.once)
 
     def once(self, api: Any) -> None:
@@ -142,14 +150,17 @@ class Run:
         self.records.append({"i": statement["i"], **fields})
         return "err" not in fields
 
-    def burn(self, statement: dict[str, Any], fields: dict[str, Any]) -> None:
+    def burn(self, statement: dict[str, Any], record: dict[str, Any]) -> None:
         """Go on with the op names that TensorFlow goes on with."""
-        name = re.search(r'[Vv]ariable "([^"]+)"', str(fields["err"]))
-        if fields["cat"] not in BURNING or not statement["op"].startswith("get") or name is None:
+        name = re.search(r'[Vv]ariable "([^"]+)"', str(record["err"]))
+        if record["cat"] in BURNING and statement["op"].startswith("get") and name is not None:
+            partitioned = "part" in statement or self.api.get_variable_scope().partitioner is not None
+            sliced = partitioned and statement.get("shape") != []
+            self.burnt[statement["i"]] = name[1] + "/part_0" if sliced else name[1]
+        elif not is_missing(record):
             return
-        partitioned = "part" in statement or self.api.get_variable_scope().partitioner is not None
-        sliced = partitioned and statement.get("shape") != []
-        self.backend.burn(name[1] + "/part_0" if sliced else name[1])
+        if statement["i"] in self.burnt:  # perhaps by an earlier run
+            self.backend.burn(self.burnt[statement["i"]])
 
     def bound(self, statement: dict[str, Any], *names: str | None) -> bool:
         if all(name is None or name in self.handles for name in names):
@@ -377,8 +388,15 @@ def agrees(field: str, expected: Any, actual: Any) -> bool:
     return unknown or expected == actual
 
 
+def is_missing(record: dict[str, Any]) -> bool:
+    """Whether a variable is not among those given, as it could not be made; `apply` makes its own error of that."""
+    return type(record.get("err")).__name__ == "Mismatch" and str(record["err"]) == "missing"
+
+
 def same_error(expected: dict[str, Any], actual: dict[str, Any]) -> bool:
     """Whether the error is of TensorFlow's class and category."""
+    if is_missing(actual):
+        return expected["cat"] in MAKING
     if "err" not in actual or not isinstance(actual["err"], {"ValueError": ValueError}.get(expected["err"], TypeError)):
         return False
     cat = actual["cat"]
@@ -433,22 +451,30 @@ def differences(
     run = Run(backend, entry["p"])
     expected = with_keys_as_names(entry["e"]) if by_key else entry["e"]
     found: list[str] = []
+    if backend.remembers:
+        expected = forget_members(entry["p"]["body"], expected, run)
     ours, theirs = run.records, expected["ops"]
-    refused = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if is_refused(*pair)), None)
-    if by_key and refused is not None:
-        ours, theirs = ours[:refused], theirs[:refused]
+    end = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if parts_ways(*pair, backend)), None)
+    if end is not None:
+        backend.cut_short.append(entry["id"])
+        ours, theirs = ours[:end], theirs[:end]
     if [record["i"] for record in ours] != [record["i"] for record in theirs]:
         found.append(f"executed {[r['i'] for r in ours]}, expected {[r['i'] for r in theirs]}")
     for their, our in zip(theirs, ours, strict=False):
         found += [f"#{their['i']} {text}" for text in record_differences(their, our, fields)]
-    if not by_key or refused is None:
-        found += end_differences(run, expected, fields)
-    return found
+    return found if end is not None else found + end_differences(run, expected, fields)
 
 
-def is_refused(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether a variable was refused to which TensorFlow gave another name, because a jv.Variable has its key."""
-    return "err" in ours and TAKEN in str(ours["err"]) and bool(theirs.get("renamed"))
+def parts_ways(ours: dict[str, Any], theirs: dict[str, Any], backend: Backend) -> bool:
+    """Whether jaxvars means to do something else from here on; what follows depends on it.
+
+    * A variable that TensorFlow gives another name than its key is refused where the key is that of a jv.Variable.
+    * A variable that could not be made or found here, but is made later in the program, is given to a later frame.
+    """
+    if theirs.get("renamed") and "err" in ours:
+        return TAKEN in str(ours["err"])
+    not_made = theirs.get("cat") == "does_not_exist" or theirs.get("cat") in MAKING
+    return backend.remembers and not_made and not same_error(theirs, ours)
 
 
 def end_differences(run: Run, expected: dict[str, Any], fields: set[str]) -> list[str]:
@@ -462,6 +488,37 @@ def end_differences(run: Run, expected: dict[str, Any], fields: set[str]) -> lis
         found += [f"variable {theirs['n']} {text}" for text in record_differences(theirs, ours, fields)]
         found += glorot_differences(theirs, ours)
     return found
+
+
+def forget_members(body: list[dict[str, Any]], expected: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Leave out when, and in which order, variables came into the collections to which the program adds some.
+
+    Returns what is left of `expected`; `run` is changed.
+    """
+    program = list(statements(body))
+    added = {statement["key"] for statement in program if statement["op"] == "addcoll"}
+    asked = {statement["i"] for statement in program if statement["op"] == "coll" and statement["key"] in added}
+
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        record = {key: value for key, value in record.items() if key != "names" or record["i"] not in asked}
+        return record | ({"c": [key for key in record["c"] if key not in added]} if "c" in record else {})
+
+    def in_any_order(collections: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {key: sorted(names) if key in added else names for key, names in collections.items()}
+
+    run.records = [kept(record) for record in run.records]
+    run.collections = in_any_order(run.collections)
+    return expected | {
+        "ops": [kept(record) for record in expected["ops"]],
+        "colls": in_any_order(expected["colls"]),
+    }
+
+
+def statements(body: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The statements of a program, and those inside them."""
+    for statement in body:
+        yield statement
+        yield from statements(statement.get("body", []))
 
 
 def with_keys_as_names(expected: dict[str, Any]) -> dict[str, Any]:
