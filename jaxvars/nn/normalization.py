@@ -155,14 +155,15 @@ def batch_normalization(
     """
     del name
     array = jnp.asarray(x)
-    inverse = jax.lax.rsqrt(jnp.asarray(variance) + variance_epsilon)
-    if scale is not None:
-        inverse = inverse * jnp.asarray(scale)
-    shift = -jnp.asarray(mean) * inverse
-    if offset is not None:
-        shift = shift + jnp.asarray(offset)
     rank = array.ndim
-    return array * _lifted(inverse, rank).astype(array.dtype) + _lifted(shift, rank).astype(array.dtype)
+    # Each has its own rank: in `layer_norm` the moments have that of the input, factor and offset that of what follows.
+    inverse = jax.lax.rsqrt(_lifted(jnp.asarray(variance), rank) + variance_epsilon)
+    if scale is not None:
+        inverse = inverse * _lifted(jnp.asarray(scale), rank)
+    shift = -_lifted(jnp.asarray(mean), rank) * inverse
+    if offset is not None:
+        shift = shift + _lifted(jnp.asarray(offset), rank)
+    return array * inverse.astype(array.dtype) + shift.astype(array.dtype)
 
 
 def fused_batch_norm(
