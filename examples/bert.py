@@ -81,12 +81,7 @@ def dense(x: jax.Array, units: int, config: BertConfig, activation: Any = None, 
 
 def layer_norm(x: jax.Array) -> jax.Array:
     """Normalize the last axis; variables ``LayerNorm/beta`` and ``LayerNorm/gamma``."""
-    with jv.variable_scope("LayerNorm"):
-        beta = jv.get_variable("beta", [x.shape[-1]], initializer=jv.zeros_initializer())
-        gamma = jv.get_variable("gamma", [x.shape[-1]], initializer=jv.ones_initializer())
-    mean, variance = jv.nn.moments(x, [-1], keep_dims=True)
-    wide = (1,) * (x.ndim - 1) + (-1,)
-    return jv.nn.batch_normalization(x, mean, variance, beta.reshape(wide), gamma.reshape(wide), 1e-12)
+    return jv.layers.layer_norm(x, begin_norm_axis=-1)
 
 
 def embeddings(
@@ -286,8 +281,8 @@ def main(arguments: list[str] | None = None) -> None:
     variables = optimizer.init(jv.train.create_global_step(variables))
 
     @jax.jit
-    def step(variables: jv.Variables, key: jax.Array, batch: Any, words: Any, label: Any) -> Any:
-        rng = jax.random.fold_in(key, variables["global_step"])
+    def step(variables: jv.Variables, batch: Any, words: Any, label: Any) -> tuple[jax.Array, jv.Variables]:
+        rng = jax.random.fold_in(jax.random.key(0), variables["global_step"])
         return optimizer.minimize(
             pretraining_loss, variables, config, batch, words, label, rng=rng, global_step="global_step"
         )
@@ -295,13 +290,13 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n  step    loss")
     start = time.perf_counter()
     for number in range(1, options.steps + 1):
-        loss, variables = step(variables, jax.random.key(0), *sums(random, 128))
+        loss, variables = step(variables, *sums(random, 128))
         if number == 1 or number % max(options.steps // 10, 1) == 0:
             print(f"{number:6d}  {loss:.4f}")
     print(f"\n{options.steps} steps in {time.perf_counter() - start:.1f} s")
 
     batch, words, label = sums(random, 1000)
-    word_logits, next_logits = pretraining(variables, config, **batch)
+    word_logits, next_logits = jax.jit(lambda v: pretraining(v, config, **batch))(variables)
     guesses, follows = np.argmax(word_logits, axis=-1), np.argmax(next_logits, axis=-1)
     print(
         f"hidden digits found: {np.mean(guesses == words):.1%}; pairs judged rightly: {np.mean(follows == label):.1%}\n"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def optimizers(
     return adam("discriminator"), adam("generator")
 
 
-Step = Callable[[jv.Variables, jax.Array, jax.Array], tuple[jax.Array, jv.Variables]]
+Step = Callable[[jv.Variables, Any, Any], tuple[jax.Array, jv.Variables]]
 
 
 def steps(d_optimizer: jv.train.Optimizer, g_optimizer: jv.train.Optimizer, width: int = 32) -> tuple[Step, Step]:
@@ -116,7 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from sklearn.datasets import load_digits
 
-    digits = (load_digits().images[..., None] / 8.0 - 1.0).astype(np.float32)
+    pixels, _ = load_digits(return_X_y=True)
+    digits = (pixels.reshape(-1, 8, 8, 1) / 8.0 - 1.0).astype(np.float32)
     random = np.random.RandomState(0)
 
     def batch() -> tuple[np.ndarray, np.ndarray]:

@@ -163,7 +163,7 @@ def resnet_v1(
         return x.reshape(x.shape[0], -1)
 
 
-def resnet_arg_scope(weight_decay: float = 0.0001, decay: float = 0.997) -> jv.arg_scope:
+def resnet_arg_scope(weight_decay: float = 0.0001, decay: float = 0.997) -> dict[Any, Any]:
     """The defaults of slim's ResNets: weight decay, He's initializer, batch norm after each convolution."""
     with (
         jv.arg_scope(
@@ -223,8 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
     for total in totals:
         print(f"  {total.scope:20} {total.variables:3} variables {total.count:12,} numbers")
 
-    digits = load_digits()
-    images, labels = (digits.images[..., None] / 16.0).astype(np.float32), digits.target.astype(np.int32)
+    pixels, target = load_digits(return_X_y=True)
+    images, labels = (pixels.reshape(-1, 8, 8, 1) / 16.0).astype(np.float32), target.astype(np.int32)
     unseen = np.arange(len(labels)) % 5 == 0
     random = np.random.RandomState(0)
     chosen = np.flatnonzero(~unseen)

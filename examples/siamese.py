@@ -117,8 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images, labels = (digits.images[..., None] / 16.0).astype(np.float32), digits.target
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 8, 8, 1) / 16.0).astype(np.float32)
     unseen = np.arange(len(labels)) % 5 == 0
     random = np.random.RandomState(0)
 
