@@ -137,7 +137,7 @@ def test_cluster_classes() -> None:
 
 
 def test_an_absent_device() -> None:
-    """TensorFlow's phrases are in our text."""
+    """TensorFlow's phrase is in our text."""
     with fresh_graph() as session:
         with tf.device("/gpu:7"):
             v = tf.get_variable("v", [2])
@@ -154,5 +154,5 @@ def test_an_absent_device() -> None:
         jv.transform(net).init(0)
     except jv.errors.InvalidArgumentError as error:
         ours = str(error)
-    for phrase in ("Cannot assign a device for operation v", "available devices are ["):
-        assert phrase in theirs and phrase in ours
+    phrase = "Cannot assign a device for operation v"
+    assert phrase in theirs and phrase in ours

@@ -19,6 +19,7 @@ from jaxvars.train.global_steps import (
     get_or_create_global_step,
     global_step,
 )
+from jaxvars.train.meta_graph import MetaGraph, export_meta_graph, import_meta_graph
 from jaxvars.train.moving_averages import ExponentialMovingAverage
 from jaxvars.train.optimizer import Optimizer
 from jaxvars.train.saver import Saver
@@ -51,6 +52,7 @@ __all__ = [
     "FtrlOptimizer",
     "GradientDescentOptimizer",
     "GreedyLoadBalancingStrategy",
+    "MetaGraph",
     "MomentumOptimizer",
     "Optimizer",
     "RMSPropOptimizer",
@@ -62,11 +64,13 @@ __all__ = [
     "cosine_decay",
     "create_global_step",
     "exponential_decay",
+    "export_meta_graph",
     "generate_checkpoint_state_proto",
     "get_checkpoint_state",
     "get_global_step",
     "get_or_create_global_step",
     "global_step",
+    "import_meta_graph",
     "init_from_checkpoint",
     "inverse_time_decay",
     "latest_checkpoint",

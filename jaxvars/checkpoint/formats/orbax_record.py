@@ -33,7 +33,16 @@ from jaxvars.checkpoint.formats.random_keys import (
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import DEFAULT_COLLECTIONS, VariableSpec
 
-__all__ = ["EMPTY", "Entry", "decode_record", "dtype_name", "encode_record", "is_ours", "read_metadata_file"]
+__all__ = [
+    "EMPTY",
+    "Entry",
+    "decode_record",
+    "dtype_name",
+    "encode_record",
+    "is_ours",
+    "named_dtype",
+    "read_metadata_file",
+]
 
 _CHECKPOINT_METADATA = "_CHECKPOINT_METADATA"
 EMPTY = "empty"
@@ -150,7 +159,7 @@ def _encode(entry: Entry) -> dict[str, Any]:
 
 def _decode(name: str, fields: dict[str, Any]) -> Entry:
     trainable = bool(fields.get("trainable", True))
-    dtype = _dtype_of(fields["dtype"])
+    dtype = named_dtype(fields["dtype"])
     spec = VariableSpec(
         name,
         tuple(fields["shape"]),
@@ -167,14 +176,15 @@ def _decode(name: str, fields: dict[str, Any]) -> Entry:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Return the name under which `_dtype_of` finds the dtype again."""
+    """Return the name under which `named_dtype` finds the dtype again."""
     if is_key_dtype(dtype):
         implementation(dtype)  # refuses kinds of keys that could not be read back
         return str(dtype)
     return np.dtype(dtype).name
 
 
-def _dtype_of(name: str) -> Any:
+def named_dtype(name: str) -> Any:
+    """Return the dtype of which `dtype_name` gave the name."""
     if name in KEY_DTYPES:
         return key_dtype(name)
     return np.dtype(getattr(ml_dtypes, name, name))
