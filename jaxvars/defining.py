@@ -19,6 +19,7 @@ from jaxvars.scopes.collections import GraphKeys, Pending, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
 from jaxvars.scopes.request import in_name_scope, root_name_scope
+from jaxvars.scopes.reuse import AUTO_REUSE
 from jaxvars.scopes.synchronization import resolve_trainable
 from jaxvars.variable import Variable
 
@@ -71,7 +72,7 @@ class DefiningFrame(Frame):
         dtype: Any = "float32",
         initializer: Any = None,
         regularizer: Any = None,
-        reuse: Any = False,
+        reuse: Any = None,
         trainable: bool = True,
         collections: Sequence[str] | None = None,
         *,
@@ -85,10 +86,12 @@ class DefiningFrame(Frame):
     ) -> Variable:
         """Return the variable of this full name: TF1's rules of reuse, in TF1's order of checks.
 
-        `caching_device` and those after `partitioner` have no effect. They are spelled out because collecting them
-        would cost as much as the rest.
+        A custom getter that passes no `reuse` on makes or shares, as in TF1. `caching_device` and those after
+        `partitioner` have no effect; they are spelled out because collecting them would cost as much as the rest.
         """
         self.touch()
+        if reuse is None:
+            reuse = AUTO_REUSE
         if regularizer is not None and not callable(regularizer):
             raise InvalidTypeError(
                 f"The regularizer of variable {name} is not callable, got {regularizer!r:.60}: it is a function of the "
