@@ -128,7 +128,7 @@ class RNNCell:
             return self._step(frame, inputs, state, scope, None)
         place = self._places.get(frame.graph)
         outer = scope if scope is not None else place.outer if place and place.outer else get_variable_scope()
-        with variable_scope(outer, custom_getter=self._noting(frame)) as entered:
+        with variable_scope(outer, custom_getter=self._noting_getter) as entered:
             kept = outer if isinstance(outer, VariableScope) else None
             return self._step(frame, inputs, state, None if scope is None else entered, kept)
 
@@ -203,24 +203,21 @@ class RNNCell:
             constraint=constraint,
             partitioner=partitioner,
         )
-        self._note(current_frame(), variable)
+        self._note(variable)
         return variable
 
     add_variable = add_weight
 
-    def _note(self, frame: Frame, variable: Any) -> None:
+    def _note(self, variable: Any) -> None:
         # Names, not handles: a handle keeps its frame alive.
         if isinstance(variable, Variable):
-            keys = self.__dict__.setdefault("_keys_by_graph", WeakKeyDictionary()).setdefault(frame.graph, {})
-            keys[variable.key] = None
+            keys = self.__dict__.setdefault("_keys_by_graph", WeakKeyDictionary())
+            keys.setdefault(current_frame().graph, {})[variable.key] = None
 
-    def _noting(self, frame: Frame) -> Function:
-        def getter(getter: Function, *args: Any, **kwargs: Any) -> Any:
-            variable = getter(*args, **kwargs)
-            self._note(frame, variable)
-            return variable
-
-        return getter
+    def _noting_getter(self, getter: Function, *args: Any, **kwargs: Any) -> Any:
+        variable = getter(*args, **kwargs)
+        self._note(variable)
+        return variable
 
     @property
     def variables(self) -> list[Variable]:

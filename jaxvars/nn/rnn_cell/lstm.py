@@ -12,6 +12,7 @@ from jaxvars.initializers import zeros_initializer
 from jaxvars.nn.rnn_cell.base import Function
 from jaxvars.nn.rnn_cell.cells import affine
 from jaxvars.nn.rnn_cell.layer_cell import LayerRNNCell
+from jaxvars.scopes import fixed_size_partitioner
 
 __all__ = ["BasicLSTMCell", "LSTMCell", "LSTMStateTuple"]
 
@@ -257,11 +258,7 @@ def _seeing(gate: jax.Array, peephole: Any, c: jax.Array) -> jax.Array:
 
 
 def _partitioner(shards: int | None) -> Any:
-    if shards is None:
-        return None
-    from jaxvars.scopes.partitioners import fixed_size_partitioner
-
-    return fixed_size_partitioner(shards)
+    return None if shards is None else fixed_size_partitioner(shards)
 
 
 def _clip(value: Any, argument: str) -> Any:
