@@ -122,21 +122,28 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
     return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
 
 
-def at_home(made: Made, key: str, graph: Any) -> Made:
+def at_home(made: Made, key: str, graph: Any, partitioning: Partitioning | None) -> Made:
     """Return a variable that is being made with the home that the `jv.device` blocks around it give.
 
-    A device string is only noted; a sharding is where the hole will be filled.
+    A device string is only noted; a sharding is where the hole will be filled. Device functions are asked for each
+    slice of a partitioned variable, as in TF1, where each took a task of its own; the one array lives with the first.
 
     Args:
       made: the variable.
       key: its key.
       graph: the names of its frame.
+      partitioning: its slices, or None.
 
     Raises:
       InvalidArgumentError: a device function returned a malformed string.
       InvalidTypeError: one returned no string.
     """
-    home = current_home(key, made.hole.shape, made.hole.dtype, graph)
+    if partitioning is None:
+        home = current_home(key, made.hole.shape, made.hole.dtype, graph)
+    else:
+        names = [f"{key}/part_{number}" for number in range(len(partitioning.parts))]
+        slices = zip(names, partitioning.parts, strict=True)
+        home, *_ = [current_home(name, part.shape, made.hole.dtype, graph) for name, part in slices]
     if home is None:
         return made
     if home.sharding is None:

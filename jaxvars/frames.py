@@ -65,7 +65,8 @@ class SpecsFrame(DefiningFrame):
         if definition.shape is definition.initializer is None and self.given is not None and key in self.given:
             # Shared with what was given, by a scope with reuse=True: no shape needs to be named.
             definition = definition._replace(shape=self.given[key].shape, dtype=self.given[key].dtype)
-        made = at_home(define(definition, self.at_frame_level, self.trace), key, self.graph)
+        made = define(definition, self.at_frame_level, self.trace)
+        made = at_home(made, key, self.graph, definition.partitioning)
         slot = self._slot(definition, key, store_key, made)
         self.holes[key] = made.hole
         self.records.append(slot_spec(slot))
@@ -222,7 +223,8 @@ class HandFrame(ApplyFrame):
         position = self.given._layout.index.get(key)
         if position is not None:
             return self._given_slot(position, key, store_key)
-        made = at_home(define(definition, self.at_frame_level, self.trace), key, self.graph)
+        made = define(definition, self.at_frame_level, self.trace)
+        made = at_home(made, key, self.graph, definition.partitioning)
         slot = self._slot(definition, key, store_key, made)
         with self.at_frame_level():
             slot.value = self._made_value(made, slot)

@@ -149,6 +149,18 @@ def test_greedy_by_bytes() -> None:
     assert made == [f"/job:ps/task:{task}" for task in (0, 1, 1, 1, 0)]
 
 
+def test_each_slice_of_a_partitioned_variable_takes_a_task() -> None:
+    """The array is one and lives with its first slice; what comes after it has TF1's task."""
+    slices = jv.fixed_size_partitioner(3)
+    made = _devices(
+        replica_device_setter(ps_tasks=2),
+        "",
+        "",
+        make=lambda name: jv.get_variable(name, [6], partitioner=slices if name == "v0" else None),
+    )
+    assert made == ["/job:ps/task:0", "/job:ps/task:1"]
+
+
 def test_a_strategy_of_ones_own_and_ps_ops() -> None:
     setter = replica_device_setter(ps_tasks=5, ps_strategy=lambda op: 4 if op.shape == (2,) else 0)
     assert _devices(setter, "") == ["/job:ps/task:4"]
