@@ -102,9 +102,9 @@ def test_a_global_step_of_another_kind(shape: Any, dtype: str, text: str) -> Non
 
 # Savers and checkpoints
 
-VARIABLES = jv.Variables({"a": jnp.ones(2), "b": jnp.zeros(3)})
+VARIABLES = jv.Variables({"a": jnp.ones(2, "float32"), "b": jnp.zeros(3, "float32")})
 HOLES = jv.Variables({"a": jax.ShapeDtypeStruct((2,), "float32"), "b": jnp.zeros(3)})
-OTHER = jv.Variables({"a": jnp.ones(2), "new": jnp.zeros(3), "newer": jnp.zeros(3)})
+OTHER = jv.Variables({name: jnp.zeros(size, "float32") for name, size in {"a": 2, "new": 3, "newer": 3}.items()})
 Saver = jv.train.Saver
 
 
@@ -148,7 +148,13 @@ FILES = [
     Case(
         "missing keys", restore(OTHER), KeyError, "Key new not found in checkpoint[^$]*Key newer not found in checkpoi"
     ),
-    Case("shape", restore(jv.Variables({"a": jnp.ones(3)})), ValueError, "Assign requires shapes .*to match", "[2]"),
+    Case(
+        "shape",
+        restore(jv.Variables({"a": jnp.ones(3, "float32")})),
+        ValueError,
+        "Assign requires shapes .*to match",
+        "[2]",
+    ),
     Case("dtype", restore(jv.Variables({"a": jnp.ones(2, "int32")})), ValueError, "float32.*int32|int32.*float32", "a"),
     Case("graph", lambda: Saver(saver_def=3), ValueError, "saver_def"),
     Case(
