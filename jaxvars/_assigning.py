@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxvars._source import user_site
 from jaxvars.buffers import copied, is_concrete, note_donation
-from jaxvars.errors import FailedPreconditionError, InvalidTypeError, OutOfRangeError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, OutOfRangeError
 from jaxvars.scatter import prepare_scatter
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.updates import jitted, jitted_sharded
@@ -37,10 +37,21 @@ def _target(variables: Variables, ref: Any, op: str) -> tuple[int, Any]:
     position = variables._layout.index.get(ref) if type(ref) is str else None
     if position is None:
         position = variables._position(ref)
+        if hasattr(type(ref), "within"):
+            _refuse_slice(ref, op)
     current = variables._leaf(position)
     if is_concrete(current) and current.is_deleted():
         variables._raise_deleted(position, current)
     return position, current
+
+
+def _refuse_slice(ref: Any, op: str) -> NoReturn:
+    where = ", ".join(f"{cut.start}:{cut.stop}" for cut in ref.part.where)
+    raise InvalidArgumentError(
+        f'{op} of {ref.op.name}: outside of its frame a slice is a part of the array "{ref.key}". Write:\n'
+        f'    whole = variables["{ref.key}"].at[{where}].set(value)\n'
+        f'    variables = jv.assign(variables, "{ref.key}", whole)'
+    )
 
 
 def _initialized(variables: Variables, ref: Any, op: str) -> tuple[int, Any]:

@@ -111,8 +111,10 @@ class PartitionedVariable(Variable):
         return jnp.concatenate(arrays, axis=self.partitioning.axis)
 
     def __repr__(self) -> str:
-        text = super().__repr__().replace("jv.Variable", "jv.PartitionedVariable", 1)
-        return text.replace(" dtype=", f" partitions={self._get_partitions()} dtype=", 1)
+        slot = self._slot
+        state = self._shown_value() if slot.frame.is_open else ", frame ended"
+        cut = f"shape={slot.shape} partitions={self._get_partitions()}"
+        return f"<jv.PartitionedVariable {slot.key!r} {cut} dtype={slot.dtype}{state}>"
 
 
 class Slice(Variable):
@@ -161,8 +163,9 @@ class Slice(Variable):
             return jax.ShapeDtypeStruct(self.part.shape, whole.dtype)
         return whole[self.part.where]
 
-    def _shown_value(self) -> str:
-        return ""
+    def __repr__(self) -> str:
+        state = "" if self._part.whole.frame.is_open else ", frame ended"
+        return f"<jv.Slice {self._part.key!r} of {self.key!r} shape={self._part.shape} dtype={self.dtype}{state}>"
 
 
 class PartSlot(Slot):
@@ -211,6 +214,10 @@ class _InWhole:
     def is_open(self) -> bool:
         """Whether the frame is open."""
         return self.whole.frame.is_open
+
+    def at_frame_level(self) -> Any:
+        """Return a context manager under which JAX operations belong to the frame's own trace."""
+        return self.whole.frame.at_frame_level()
 
     def check_open(self, slot: PartSlot, what: str) -> None:
         """Raise unless the frame is open."""

@@ -193,6 +193,9 @@ class State(Mapping[str, jax.Array]):
         position = self._layout.index.get(ref) if type(ref) is str else None
         if position is None:
             position = self._position(ref)
+            within = getattr(type(ref), "within", None)
+            if within is not None:  # the handle of a slice of a partitioned variable
+                return within(ref, self[self._layout.keys[position]])
         value = self._leaf(position)
         if is_concrete(value) and value.is_deleted():
             self._raise_deleted(position, value)
