@@ -116,6 +116,24 @@ def differentiate(
     split: Callable[[Any], tuple[Any, Any]],
 ) -> tuple[tuple[Any, Any], Variables]:
     """Differentiate by `keys`; `split` makes ``(loss, aux)`` of what `loss_fn` returns."""
+    if variables._layout.placed:
+        from jaxvars.placement.edge import gathered
+
+        found = gathered(variables, (args, kwargs))
+        if found is not None:
+            (loss, aux), gradients = _differentiate(loss_fn, found.variables, keys, args, kwargs, split)
+            return (loss, found.sent_home(aux)), found.sent_home(gradients)
+    return _differentiate(loss_fn, variables, keys, args, kwargs, split)
+
+
+def _differentiate(
+    loss_fn: Callable[..., Any],
+    variables: Variables,
+    keys: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    split: Callable[[Any], tuple[Any, Any]],
+) -> tuple[tuple[Any, Any], Variables]:
     positions = [variables._layout.index[key] for key in keys]
     leaves = variables._leaves
 

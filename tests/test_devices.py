@@ -315,10 +315,25 @@ def test_under_jit_the_variables_are_brought_together_before() -> None:
     assert _on(out) == 3 and out.tolist() == [[3, 3]]
 
 
-def test_gradients_over_several_devices_say_what_to_write() -> None:
+def test_gradients_come_home() -> None:
+    def loss(variables: jv.Variables, x: Any) -> tuple[Any, Any]:
+        out, variables = TWO.apply(variables, x)
+        return jnp.sum(out**2), {"state": variables, "out": out}
+
+    variables = TWO.init(0, X)
+    (value, aux), gradients = jv.value_and_grad(loss, has_aux=True)(variables, X)
+    assert value == 18 and _on(aux["out"]) == 0 and aux["state"]["n"].tolist() == [1, 1]
+    assert _homes(gradients) == {"b": 0, "w": 1} and gradients["w"].tolist() == [[6, 6], [6, 6]]
+    assert _homes(aux["state"]) == HOMES
+    optimizer = jv.train.MomentumOptimizer(0.5, 0.9)
+    after = optimizer.apply_gradients(gradients, optimizer.init(aux["state"]))
+    assert _homes(after) == {**HOMES, "b/Momentum": 0, "w/Momentum": 1} and after["w"].tolist() == [[-2, -2], [-2, -2]]
+
+
+def test_other_gradients_over_several_devices_say_what_to_write() -> None:
     variables = TWO.init(0, X)
     with pytest.raises(InvalidArgumentError, match=r"variables = variables.to\(jax.devices\(\)\[0\]\)") as caught:
-        jv.grad(lambda v: jnp.sum(TWO.apply(v, X)[0]))(variables)
+        jax.grad(lambda v: jnp.sum(TWO.apply(v, X)[0]))(variables)
     assert "/device:CPU:1: w" in str(caught.value)
 
 

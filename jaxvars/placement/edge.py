@@ -1,7 +1,7 @@
-"""The edge of an eager `apply`: variables that live on several devices are brought together, and sent home after it.
+"""The edge of an eager call: variables that live on several devices are brought together, and sent home after it.
 
 JAX computes with arrays of one device only. TF1 copied between devices wherever an op needed it; here the state is
-copied once per call, and what the model assigned is copied back.
+copied once per call of `model.apply` or `jv.value_and_grad`; gradients and what the model assigned are copied back.
 """
 
 from __future__ import annotations
@@ -39,6 +39,25 @@ class Gathered(NamedTuple):
             home if new is old else jax.device_put(new, home.sharding) if home is not old else new
             for home, old, new in leaves
         )
+
+    def sent_home(self, tree: Any) -> Any:
+        """Return a tree whose `Variables` (gradients, the state after a call) have each value on its home device."""
+
+        def home(node: Any) -> Any:
+            if not isinstance(node, Variables):
+                return node
+            index = self.homes._layout.index
+            pairs = [(leaf, self.homes._leaf(index[key]) if key in index else leaf) for key, leaf in _items(node)]
+            return node._with_leaves(
+                jax.device_put(leaf, own.sharding) if _is_bound(own) and is_concrete(leaf) else leaf
+                for leaf, own in pairs
+            )
+
+        return jax.tree.map(home, tree, is_leaf=lambda node: isinstance(node, Variables))
+
+
+def _items(variables: Variables) -> Iterable[tuple[str, Any]]:
+    return zip(variables, variables._leaves, strict=True)
 
 
 def gathered(variables: Variables, arguments: Any) -> Gathered | None:
@@ -101,14 +120,19 @@ def computing_device() -> Device:
 
 def is_elsewhere(value: Any, target: Device) -> bool:
     """Return whether `value` is an array that was put on one device, another than `target`."""
-    return is_concrete(value) and value.committed and not value.is_deleted() and value.devices() != {target}
+    return _is_bound(value) and value.devices() != {target}
+
+
+def _is_bound(value: Any) -> bool:
+    """Whether `value` is an array that was put where it is, so that JAX does not move it."""
+    return is_concrete(value) and value.committed and not value.is_deleted()
 
 
 def _committed_devices(leaves: Iterable[Any]) -> set[Device] | None:
     """The devices to which arrays among the leaves are bound; None where one is spread over several."""
     found: set[Device] = set()
     for leaf in leaves:
-        if is_concrete(leaf) and leaf.committed and not leaf.is_deleted():
+        if _is_bound(leaf):
             devices = leaf.devices()
             if len(devices) > 1:
                 return None
