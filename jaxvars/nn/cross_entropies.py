@@ -157,7 +157,8 @@ def sigmoid_cross_entropy_with_logits(
     op = "sigmoid_cross_entropy_with_logits"
     _named(op, _sentinel, labels, logits)
     x, z = _equal(op, labels, logits)
-    return jax.nn.relu(x) - x * z + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    positive, size = _parts(x)
+    return positive - x * z + jnp.log1p(jnp.exp(-size))
 
 
 def weighted_cross_entropy_with_logits(
@@ -198,7 +199,8 @@ def weighted_cross_entropy_with_logits(
     x, z = _equal(op, given, logits)
     weight = jnp.asarray(pos_weight, x.dtype)
     weight = weight.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
-    return (1 - z) * x + (1 + (weight - 1) * z) * (jnp.log1p(jnp.exp(-jnp.abs(x))) + jax.nn.relu(-x))
+    positive, size = _parts(x)
+    return (1 - z) * x + (1 + (weight - 1) * z) * (jnp.log1p(jnp.exp(-size)) + size - positive)
 
 
 def log_poisson_loss(
@@ -249,6 +251,11 @@ def _floating(op: str, logits: Any, argument: str = "logits") -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InvalidTypeError(f"{op}: {argument} are floating numbers, got {x.dtype}: {argument}.astype(jnp.float32)")
     return x
+
+
+def _parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``max(x, 0)`` and ``|x|``. At 0 both have the slopes of one side, which together give that of the loss."""
+    return jnp.where(x >= 0, x, 0), jnp.where(x >= 0, x, -x)
 
 
 def _pair(op: str, labels: Any, logits: Any) -> tuple[jax.Array, jax.Array]:

@@ -20,7 +20,6 @@ from jaxvars.nn._windows import (
     spatial,
     spatial_axes,
     spatial_padding,
-    static_pads,
     window,
 )
 
@@ -257,15 +256,13 @@ def pool(
 ) -> jax.Array:
     """Pool in one to three dimensions, also with dilated windows (`tf.nn.pool`).
 
-    As in TF1, "SAME" together with dilation pads with zeros that count, for the mean and for the maximum.
-
     Args:
       input: ``[batch, <spatial axes>, channels]``, or channels second.
       window_shape: one int per spatial axis.
       pooling_type: "AVG" or "MAX".
-      padding: "SAME", "VALID", or explicit pairs.
+      padding: "SAME", "VALID", or explicit pairs; only "VALID" together with dilation.
       dilation_rate: one int per spatial axis; None for 1. Not together with strides.
-      strides: likewise.
+      strides: likewise; not larger than the window, as TF1's devices disagree there.
       name: accepted for TF1's sake, without effect.
       data_format: None for channels last.
 
@@ -273,7 +270,7 @@ def pool(
       The result, in the layout and dtype of the input.
 
     Raises:
-      InvalidArgumentError: an argument that does not fit, or strides with dilation.
+      InvalidArgumentError: an argument that does not fit, or two that do not go together.
       InvalidTypeError: the mean of integers.
 
     Example:
@@ -290,39 +287,47 @@ def pool(
             f"{list(window_shape)}"
         )
     layout = layout_of(data_format, dims, "pool")
+    size = spatial(window_shape, "window_shape", layout)
     steps = spatial(1 if strides is None else strides, "strides", layout)
     rates = spatial(1 if dilation_rate is None else dilation_rate, "dilation_rate", layout)
-    if max(steps) > 1 and max(rates) > 1:
-        raise InvalidArgumentError(
-            "pool: `strides > 1` not supported in conjunction with `dilation_rate > 1`. "
-            f"Received: strides={list(steps)} and dilation_rate={list(rates)}"
-        )
+    _check_together(size, steps, rates, spatial_padding(padding, layout))
     x = batched(input, "pool", layout)
     if max(rates) == 1:
         plain = _max_pool if pooling_type == "MAX" else _avg_pool
-        return plain("pool", x, window_shape, steps, padding, layout, dims)
-    return _dilated_pool(x, window_shape, pooling_type, padding, rates, layout)
+        return plain("pool", x, size, steps, padding, layout, dims)
+    return _dilated_pool(x, size, pooling_type, rates, layout)
+
+
+def _check_together(size: tuple[int, ...], steps: tuple[int, ...], rates: tuple[int, ...], padding: Any) -> None:
+    received = f"Received: window_shape={list(size)}, strides={list(steps)}, dilation_rate={list(rates)}"
+    if max(rates) > 1 and max(steps) > 1:
+        raise InvalidArgumentError(
+            f"pool: `strides > 1` not supported in conjunction with `dilation_rate > 1`. {received}"
+        )
+    if max(rates) > 1 and padding != "VALID":
+        raise InvalidArgumentError(
+            f"pool: pooling with {padding!r} padding is not implemented for `dilation_rate` > 1. {received}. Pad "
+            'before: jnp.pad(x, ...), padding="VALID"'
+        )
+    if any(step > width for step, width in zip(steps, size, strict=True)):
+        raise InvalidArgumentError(f"pool: `strides` > `window_shape` not supported. {received}")
 
 
 def _dilated_pool(
-    x: jax.Array, window_shape: Any, pooling_type: str, padding: Any, rates: tuple[int, ...], layout: str
+    x: jax.Array, size: tuple[int, ...], pooling_type: str, rates: tuple[int, ...], layout: str
 ) -> jax.Array:
     if pooling_type == "AVG":
         _check_floating("pool", x)
-    size, pads = spatial(window_shape, "window_shape", layout), spatial_padding(padding, layout)
-    reach = [(n - 1) * rate + 1 for n, rate in zip(size, rates, strict=True)]
     axes = spatial_axes(layout)
-    check_fits("pool", pads, [x.shape[i] for i in axes], reach, layout)
-    spread = dict(zip(axes, static_pads(pads, [x.shape[i] for i in axes], reach, [1] * len(axes)), strict=True))
-    x = jnp.pad(x, [spread.get(i, (0, 0)) for i in range(x.ndim)])
-    dilation = dict(zip(axes, rates, strict=True))
-    sizes = dict(zip(axes, size, strict=True))
+    reach = [(n - 1) * rate + 1 for n, rate in zip(size, rates, strict=True)]
+    check_fits("pool", "VALID", [x.shape[i] for i in axes], reach, layout)
+    widths, dilation = (dict(zip(axes, numbers, strict=True)) for numbers in (size, rates))
     start, combine = (_lowest(x), jax.lax.max) if pooling_type == "MAX" else (np.asarray(0, x.dtype), jax.lax.add)
     pooled = jax.lax.reduce_window(
         x,
         start,
         combine,
-        [sizes.get(i, 1) for i in range(x.ndim)],
+        [widths.get(i, 1) for i in range(x.ndim)],
         (1,) * x.ndim,
         "VALID",
         window_dilation=[dilation.get(i, 1) for i in range(x.ndim)],
