@@ -33,16 +33,6 @@ from jaxvars.assign import (
     assign_add,
     assign_sub,
     count_up_to,
-    scatter_add,
-    scatter_div,
-    scatter_max,
-    scatter_min,
-    scatter_mul,
-    scatter_nd_add,
-    scatter_nd_sub,
-    scatter_nd_update,
-    scatter_sub,
-    scatter_update,
 )
 from jaxvars.errors import (
     JaxvarsError,
@@ -52,6 +42,8 @@ from jaxvars.gradients import (
     value_and_grad,
 )
 from jaxvars.initialize import (
+    assert_variables_initialized,
+    assert_variables_initialized,
     global_variables_initializer,
     is_variable_initialized,
     local_variables_initializer,
@@ -81,6 +73,18 @@ from jaxvars.partitioned import PartitionedVariable
 from jaxvars.partitioning import create_partitioned_variables
 from jaxvars.regularizers import (
     no_regularizer,
+)
+from jaxvars.scattering import (
+    scatter_add,
+    scatter_div,
+    scatter_max,
+    scatter_min,
+    scatter_mul,
+    scatter_nd_add,
+    scatter_nd_sub,
+    scatter_nd_update,
+    scatter_sub,
+    scatter_update,
 )
 from jaxvars.scopes import (
     AUTO_REUSE,
@@ -167,6 +171,7 @@ __all__ = [
     "add_to_collections",
     "arg_scope",
     "arg_scoped_arguments",
+    "assert_variables_initialized",
     "assign",
     "assign_add",
     "assign_sub",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from jaxvars.errors import InvalidTypeError, JaxvarsError, NotFoundError
+from jaxvars.errors import FailedPreconditionError, InvalidTypeError, JaxvarsError, NotFoundError
 from jaxvars.filling import fill
 from jaxvars.spec import GLOBAL_VARIABLES, LOCAL_VARIABLES, is_hole
 from jaxvars.variables import Variables
 
 __all__ = [
+    "assert_variables_initialized",
     "global_variables_initializer",
     "is_variable_initialized",
     "local_variables_initializer",
@@ -104,6 +105,29 @@ def is_variable_initialized(variables: Variables, ref: Any) -> bool:
       True
     """
     return not is_hole(variables._leaf(variables._position(ref)))
+
+
+def assert_variables_initialized(variables: Variables, names: Iterable[Any] | None = None) -> None:
+    """Raise if a variable has no value (TF1: ``tf.assert_variables_initialized``).
+
+    Args:
+      variables: the state.
+      names: names, handles or specs to look at; None for GLOBAL_VARIABLES and LOCAL_VARIABLES.
+
+    Raises:
+      FailedPreconditionError: some have none; all are listed, with the line that initializes them.
+      NotFoundError: there are no such variables.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.assert_variables_initialized(jv.Variables({"w": 1.0}))
+    """
+    missing = report_uninitialized_variables(variables, names)
+    if missing:
+        raise FailedPreconditionError(
+            f"Attempting to use uninitialized value {', '.join(missing)}. Write:\n"
+            f"    variables = jv.variables_initializer(variables, 0, {missing!r})"
+        )
 
 
 def _resolved(variables: Variables, names: Any) -> list[str]:

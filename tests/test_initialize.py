@@ -9,6 +9,7 @@ import jaxvars as jv
 from jaxvars.errors import FailedPreconditionError, InvalidTypeError, NotFoundError
 from jaxvars.filling import variable_key
 from jaxvars.initialize import (
+    assert_variables_initialized,
     global_variables_initializer,
     is_variable_initialized,
     local_variables_initializer,
@@ -60,6 +61,10 @@ def test_reports_in_creation_order_global_first():
     assert report_uninitialized_variables(variables) == ["w", "b", "local"]
     assert report_uninitialized_variables(variables, ["b", "given"]) == ["b"]
     assert not is_variable_initialized(variables, "w:0") and is_variable_initialized(variables, "given")
+    with pytest.raises(FailedPreconditionError, match=r"(?s)uninitialized value w, b, local.*variables_initializer"):
+        assert_variables_initialized(variables)
+    assert_variables_initialized(variables, ["given"])
+    assert_variables_initialized(variables_initializer(variables, 0))
 
 
 def test_what_is_wrong_is_said():
