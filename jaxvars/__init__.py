@@ -33,6 +33,16 @@ from jaxvars.assign import (
     assign_add,
     assign_sub,
     count_up_to,
+    scatter_add,
+    scatter_div,
+    scatter_max,
+    scatter_min,
+    scatter_mul,
+    scatter_nd_add,
+    scatter_nd_sub,
+    scatter_nd_update,
+    scatter_sub,
+    scatter_update,
 )
 from jaxvars.errors import (
     JaxvarsError,
@@ -42,7 +52,6 @@ from jaxvars.gradients import (
     value_and_grad,
 )
 from jaxvars.initialize import (
-    assert_variables_initialized,
     assert_variables_initialized,
     global_variables_initializer,
     is_variable_initialized,
@@ -73,18 +82,6 @@ from jaxvars.partitioned import PartitionedVariable
 from jaxvars.partitioning import create_partitioned_variables
 from jaxvars.regularizers import (
     no_regularizer,
-)
-from jaxvars.scattering import (
-    scatter_add,
-    scatter_div,
-    scatter_max,
-    scatter_min,
-    scatter_mul,
-    scatter_nd_add,
-    scatter_nd_sub,
-    scatter_nd_update,
-    scatter_sub,
-    scatter_update,
 )
 from jaxvars.scopes import (
     AUTO_REUSE,
