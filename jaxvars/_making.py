@@ -55,7 +55,7 @@ def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> j
     """
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(host, sharding)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index], dtype=host.dtype)
 
 
 def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: dict[Hashable, Maker]) -> jax.Array:

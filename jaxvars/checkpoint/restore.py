@@ -178,7 +178,7 @@ def _placed(array: npt.NDArray[Any], target: Any) -> Any:
         return jax.device_put(array)
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__, dtype=array.dtype)
 
 
 def _sharding_of(target: Any) -> Any:

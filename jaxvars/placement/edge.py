@@ -68,7 +68,8 @@ def gathered(variables: Variables, arguments: Any) -> Gathered | None:
       arguments: the arguments and keyword arguments of the call, any tree.
 
     Returns:
-      None where nothing has to be moved, or cannot be: under a JAX transform, or with values that are spread.
+      None where nothing has to be moved, or cannot be: under a JAX transform, with values that are spread or that
+      live with another process.
     """
     moved = together(variables._leaves, arguments)
     return None if moved is None else Gathered(variables._with_leaves(moved), variables)
@@ -129,12 +130,12 @@ def _is_bound(value: Any) -> bool:
 
 
 def _committed_devices(leaves: Iterable[Any]) -> set[Device] | None:
-    """The devices to which arrays among the leaves are bound; None where one is spread over several."""
+    """The devices to which arrays among the leaves are bound; None where one is spread, or of another process."""
     found: set[Device] = set()
     for leaf in leaves:
         if _is_bound(leaf):
             devices = leaf.devices()
-            if len(devices) > 1:
+            if len(devices) > 1 or not leaf.is_fully_addressable:
                 return None
             found |= devices
     return found
