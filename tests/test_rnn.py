@@ -20,7 +20,7 @@ API = Api(
     jv.get_variable,
     jv.AUTO_REUSE,
     jv.ones_initializer,
-    jnp.zeros,
+    lambda shape: jnp.zeros(shape, "float32"),
     lambda x, dtype: x.astype(dtype),
     "float32",
     "int32",
@@ -73,9 +73,9 @@ def test_a_refused_call_leaves_names_as_they_were():
             jv.nn.bidirectional_dynamic_rnn(cells.GRUCell(3), cells.GRUCell(3), x[0], dtype="float32")
         cell = cells.GRUCell(3)
         with pytest.raises(InvalidArgumentError), jv.variable_scope("wrong"):
-            cell(x, jnp.zeros([2, 3]))
+            cell(x, API.zeros([2, 3]))
         assert jv.global_variables() == [] and cell.variables == []
-        cell(x[:, 0], jnp.zeros([2, 3]))
+        cell(x[:, 0], API.zeros([2, 3]))
         with jv.variable_scope(None, default_name="rnn") as scope:
             assert scope.name == "rnn"
         assert cell.scope_name == "gru_cell"
@@ -171,7 +171,7 @@ def test_structures_of_any_rank():
         return jv.nn.dynamic_rnn(Pair(), (one, many), [1, 2], initial_state=start)
 
     model = jv.transform(net)
-    arguments = jnp.full([2, 3, 1], 2.0), jnp.ones([2, 3, 2, 3])
+    arguments = np.full([2, 3, 1], 2.0, np.float32), np.ones([2, 3, 2, 3], np.float32)
     variables = model.init(0, *arguments)
     assert list(variables) == ["rnn/pair/w"]
     (first, second), state = model(variables, *arguments)
@@ -217,7 +217,7 @@ def test_a_cell_is_traced_once():
             seen.append(self.name)
             return super().call(inputs, state)
 
-    model = jv.transform(lambda x: jv.nn.dynamic_rnn(Counted(3), x, initial_state=jnp.zeros([2, 3]) + 0.0)[0])
+    model = jv.transform(lambda x: jv.nn.dynamic_rnn(Counted(3), x, initial_state=API.zeros([2, 3]) + 0.0)[0])
     variables = model.init(0, X)
     assert len(seen) == 1
     jax.eval_shape(model.apply, variables, X)

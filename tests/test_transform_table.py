@@ -361,7 +361,7 @@ def _dropout(x: Any) -> Any:
             _Scale(name="scale"), output_keep_prob=0.5, variational_recurrent=variational, dtype="float32"
         )
         with jv.variable_scope("net", reuse=jv.AUTO_REUSE):
-            outputs.append(jv.nn.dynamic_rnn(cell, jnp.ones([2, 4, 3]), dtype="float32")[0])
+            outputs.append(jv.nn.dynamic_rnn(cell, jnp.ones([2, 4, 3], "float32"), dtype="float32")[0])
     seen.assign(seen.at[count.value].set(jax.lax.stop_gradient(jnp.stack(outputs))))
     count.assign_add(1)
     return x + sum(jnp.sum(y, (0, 1)) for y in outputs)
@@ -376,7 +376,7 @@ RECURRENT = ["plain", "jit", "checkpoint", "scan", "cond", "while_loop", "scan(c
 def test_dropout_in_dynamic_rnn(name: str, mode: str) -> None:
     """A mask per call, step and sequence; a variational one per call. The gradient has the masks of the values."""
     carrier = CARRIERS[name]
-    model = jv.transform(lambda x: carrier.run(_dropout, x))
+    model = jv.transform(lambda x: carrier.run(lambda y: _dropout(y), x))
     variables = model.init(0, X)
     assert list(variables.trainable) == ["net/rnn/scale/w"]
 
