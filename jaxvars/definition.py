@@ -101,17 +101,7 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
     if is_constant(definition.initializer):
         _refuse_inner(definition.initializer, definition.name, trace)
     with frame_level():
-        if definition.partitioning is None or is_constant(definition.initializer):
-            made = as_initializer(definition.initializer, definition.shape, definition.dtype, definition.name)
-        else:
-            made = sliced_initializer(
-                definition.initializer, definition.partitioning, definition.dtype, definition.name
-            )
-        function = made.initializer
-        if isinstance(function, ZeroArgument):
-            # Called here and now: it may read variables of this frame.
-            scope = f"{definition.name}/Initializer"
-            made = as_initializer(in_name_scope(scope, function.function), None, None, definition.name)
+        made = in_name_scope(f"{definition.name}/Initializer", _normalized, definition)
         if definition.converts and definition.dtype is not None:
             made = _converted(made, definition)
     value = getattr(made.initializer, "value", None)
@@ -120,6 +110,17 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
         with frame_level():
             return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))
     return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
+
+
+def _normalized(definition: Definition) -> Normalized:
+    """The initializer; functions without arguments, which may read variables of this frame, are called here and now."""
+    name, initializer, dtype = definition.name, definition.initializer, definition.dtype
+    if definition.partitioning is not None and not is_constant(initializer):
+        return sliced_initializer(initializer, definition.partitioning, dtype, name)
+    made = as_initializer(initializer, definition.shape, dtype, name)
+    if not isinstance(made.initializer, ZeroArgument):
+        return made
+    return as_initializer(made.initializer.function(), None, None, name)
 
 
 def at_home(made: Made, key: str, graph: Any, partitioning: Partitioning | None) -> Made:
