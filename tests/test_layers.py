@@ -384,3 +384,33 @@ def test_outside_of_a_frame():
         jv.layers.dense(FLAT, 2)
     with pytest.raises(FailedPreconditionError, match=r"jv\.transform"):
         jv.losses.get_regularization_loss()
+
+
+# -- custom getters -----------------------------------------------------------------------------------------
+
+
+def test_a_getter_may_return_something_else_than_the_handle():
+    """Mixed precision as TF1 code did it: float32 variables, used as what the inputs are; also in a loop, and after."""
+
+    def float32_storage(getter, name, shape=None, dtype=None, *args, **kwargs):
+        return getter(name, shape, "float32", *args, **kwargs).astype(dtype)
+
+    def net(x):
+        layer = jv.layers.Dense(6)
+        with jv.variable_scope("half", custom_getter=float32_storage):
+            y, _ = jax.lax.scan(lambda carry, _: (layer(carry), None), x, None, length=2)
+            return jv.layers.layer_norm(layer(y))
+
+    model = jv.transform(net)
+    x = jnp.asarray(FLAT, jnp.bfloat16)
+    variables = jv.Variables(
+        {"half/dense/kernel": jnp.eye(6), "half/dense/bias": jnp.zeros(6)}
+        | {"half/LayerNorm/gamma": jnp.ones(6), "half/LayerNorm/beta": jnp.ones(6)}
+    )
+    specs = model.specs(x)
+    assert list(specs) == list(variables)
+    assert {str(hole.dtype) for hole in specs.values()} == {"float32"}
+    out = model(variables, x)
+    assert out.dtype == jnp.bfloat16
+    expected = (FLAT - FLAT.mean(1, keepdims=True)) / FLAT.std(1, keepdims=True) + 1.0
+    np.testing.assert_allclose(out.astype(np.float32), expected, atol=0.03)

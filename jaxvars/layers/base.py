@@ -33,10 +33,14 @@ class WeightRules(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a layer's variables are in one frame: the scope of its first call, and names -> keys."""
+    """Where a layer's variables are in one frame: the scope of its first call, and names -> keys.
+
+    `made` holds by name what a custom getter returned in place of a handle: a cast, an average, a stopped gradient.
+    """
 
     scope: VariableScope
     keys: dict[str, str]
+    made: dict[str, Any]
 
 
 class Layer:
@@ -124,7 +128,9 @@ class Layer:
             return self.call(inputs, *args, **kwargs)
         frame = current_frame(f"jv.layers.{type(self).__name__}")
         with self._entered(frame, scope) as is_first:
-            if is_first or self._built_in is None or self._built_in() is not frame:
+            # What a getter made belongs to the trace that it was made in: each call asks the getter again.
+            stale = self._built_in is None or self._built_in() is not frame or self._places[frame].made
+            if is_first or stale:
                 leaves = jax.tree.leaves(inputs)
                 self._input_dtype = jnp.result_type(leaves[0]) if leaves else None
                 self._built_in = ref(frame)
@@ -151,7 +157,7 @@ class Layer:
         if target is None and self._reuse:
             target = self._base_name
         with variable_scope(target, default_name=self._base_name, reuse=self._reuse) as entered:
-            self._places[frame] = _Place(entered, {})
+            self._places[frame] = _Place(entered, {}, {})
             try:
                 yield True
             except BaseException:
@@ -215,6 +221,8 @@ class Layer:
         )
         if isinstance(variable, Variable):
             place.keys[name] = variable.key  # not the handle, which would keep the frame alive
+        else:
+            place.made[name] = variable
         return variable
 
     add_variable = add_weight
@@ -228,6 +236,8 @@ class Layer:
         """The handle of one variable, of the frame that is open."""
         frame = current_frame(f"{type(self).__name__}.{name}")
         place = self._places.get(frame)
+        if place is not None and name in place.made:
+            return place.made[name]
         if place is None or name not in place.keys:
             raise FailedPreconditionError(
                 f"The layer {self.name!r} has no {name} yet: its variables are made by its first call in this run of "
