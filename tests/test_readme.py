@@ -17,7 +17,14 @@ import jaxvars as jv
 
 ROOT = Path(__file__).parents[1]
 RUN = ["README.md", "docs/transforms.md", "docs/checkpoints.md"]
-WRITTEN = [*RUN, "CHANGELOG.md", "CONTRIBUTING.md", "docs/how-it-works.md", "docs/guide-rows.md"]
+WRITTEN = [
+    *RUN,
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/how-it-works.md",
+    "docs/guide-rows.md",
+    "docs/upstream-tests.md",
+]
 COMMANDS = ['pip install ".[tour]" && python -m jaxvars tour', 'pip install -e ".[test]" && pytest']
 DATA = "jaxvars/tour/data"  # the packaged TensorFlow checkpoint, as a clone has it
 
