@@ -4,11 +4,12 @@ from jaxvars.nn.rnn_cell.base import RNNCell
 from jaxvars.nn.rnn_cell.cells import BasicRNNCell, GRUCell
 from jaxvars.nn.rnn_cell.dropout import DropoutWrapper
 from jaxvars.nn.rnn_cell.lstm import BasicLSTMCell, LSTMCell, LSTMStateTuple
-from jaxvars.nn.rnn_cell.wrappers import MultiRNNCell, ResidualWrapper
+from jaxvars.nn.rnn_cell.wrappers import DeviceWrapper, MultiRNNCell, ResidualWrapper
 
 __all__ = [
     "BasicLSTMCell",
     "BasicRNNCell",
+    "DeviceWrapper",
     "DropoutWrapper",
     "GRUCell",
     "LSTMCell",

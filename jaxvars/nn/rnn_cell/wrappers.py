@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.nn.rnn_cell.base import RNNCell, check_cell
-from jaxvars.scopes import VariableScope, variable_scope
+from jaxvars.scopes import VariableScope, device, variable_scope
 from jaxvars.variable import Variable
 
-__all__ = ["CellWrapper", "MultiRNNCell", "ResidualWrapper"]
+__all__ = ["CellWrapper", "DeviceWrapper", "MultiRNNCell", "ResidualWrapper"]
 
 
 class MultiRNNCell(RNNCell):
@@ -197,6 +197,37 @@ class ResidualWrapper(CellWrapper):
     def _around(self, step: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, state: Any) -> tuple[Any, Any]:
         outputs, new_state = step(inputs, state)
         return (self._residual_fn or _sum)(inputs, outputs), new_state
+
+
+class DeviceWrapper(CellWrapper):
+    """A cell whose variables live on a device (``tf.nn.rnn_cell.DeviceWrapper``): its calls are under `jv.device`.
+
+    Args:
+      cell: the cell.
+      device: what `jv.device` takes.
+
+    Raises:
+      InvalidTypeError: `cell` is no cell.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxvars as jv
+      >>> cell = jv.nn.rnn_cell.DeviceWrapper(jv.nn.rnn_cell.GRUCell(4), "/cpu:0")
+      >>> def net(x):
+      ...     outputs, _ = jv.nn.dynamic_rnn(cell, x, dtype="float32")
+      ...     print(cell.variables[0].device)
+      ...     return outputs
+      >>> specs = jv.transform(net).specs(jnp.ones([2, 5, 4]))
+      /device:CPU:0
+    """
+
+    def __init__(self, cell: Any, device: Any) -> None:
+        super().__init__(cell)
+        self._device = device
+
+    def _around(self, step: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, state: Any) -> tuple[Any, Any]:
+        with device(self._device):
+            return step(inputs, state)
 
 
 def _sum(inputs: Any, outputs: Any) -> Any:
