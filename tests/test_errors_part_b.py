@@ -551,3 +551,39 @@ def test_in_a_model(where: str) -> None:
 def prepare_all() -> None:
     with jv.variable_scope("outer", auxiliary_name_scope=False):
         prepare()
+
+
+# Of a state, outside of frames
+
+
+STATE = jv.Variables(
+    {"w": np.zeros(2, "float32"), "n": np.int32(3), "b": np.zeros(2, bool), "h": jax.ShapeDtypeStruct((2,), "float32")}
+)
+
+
+@pytest.mark.parametrize("donate", [False, True])
+@pytest.mark.parametrize(
+    ("call", "arguments", "kind", "phrase"),
+    [
+        (jv.assign, ("z", [1.0, 2.0]), KeyError, "z"),
+        (jv.assign, ("w", 1.0), ValueError, "Shapes must be equal rank, but are 1 and 0"),
+        (jv.assign, ("w", [1.0, 2.0, 3.0]), ValueError, "Dimension 0 in both shapes must be equal, but are 2 and 3"),
+        (jv.assign, ("n", 1.5), TypeError, "xpected int32"),
+        (jv.assign, ("b", [0, 1]), TypeError, "xpected bool"),
+        (jv.assign_add, ("h", [1.0, 2.0]), RuntimeError, "Attempting to use uninitialized value h"),
+        (jv.assign_sub, ("w", [[1.0, 2.0]]), ValueError, "Shapes must be equal rank, but are 1 and 2"),
+        (jv.assign_add, ("b", [True, True]), TypeError, "bool"),
+        (jv.scatter_add, ("w", [2], [1.0]), ValueError, r"indices\[0\] = 2 is not in \[0, 2\)"),
+        (jv.scatter_update, ("w", [0.5], [1.0]), TypeError, "int"),
+        (jv.scatter_nd_add, ("w", [[-1]], [1.0]), ValueError, "does not index into shape"),
+        (jv.count_up_to, ("n", 3), IndexError, "Reached limit of 3"),
+        (jv.count_up_to, ("w", 3), TypeError, "integer"),
+    ],
+)
+def test_of_a_state(call: Any, arguments: Any, kind: type[Exception], phrase: str, donate: bool) -> None:
+    leaves = list(STATE.values())
+    with pytest.raises(kind, match=phrase) as caught:
+        call(STATE, *arguments, donate=donate)
+    assert isinstance(caught.value, jv.JaxvarsError)
+    assert all(a is b for a, b in zip(leaves, STATE.values(), strict=True))
+    assert [np.asarray(STATE[name]).tolist() for name in "wnb"] == [[0, 0], 3, [False, False]]
