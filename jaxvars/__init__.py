@@ -33,16 +33,6 @@ from jaxvars.assign import (
     assign_add,
     assign_sub,
     count_up_to,
-    scatter_add,
-    scatter_div,
-    scatter_max,
-    scatter_min,
-    scatter_mul,
-    scatter_nd_add,
-    scatter_nd_sub,
-    scatter_nd_update,
-    scatter_sub,
-    scatter_update,
 )
 from jaxvars.errors import (
     JaxvarsError,
@@ -82,6 +72,18 @@ from jaxvars.partitioned import PartitionedVariable
 from jaxvars.partitioning import create_partitioned_variables
 from jaxvars.regularizers import (
     no_regularizer,
+)
+from jaxvars.scattering import (
+    scatter_add,
+    scatter_div,
+    scatter_max,
+    scatter_min,
+    scatter_mul,
+    scatter_nd_add,
+    scatter_nd_sub,
+    scatter_nd_update,
+    scatter_sub,
+    scatter_update,
 )
 from jaxvars.scopes import (
     AUTO_REUSE,

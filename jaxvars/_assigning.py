@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import SingleDeviceSharding
 
+from jaxvars._arguments import value_as_array
 from jaxvars._source import user_site
 from jaxvars.buffers import copied, is_concrete, note_donation
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, OutOfRangeError
@@ -18,7 +19,7 @@ from jaxvars.updates import jitted, jitted_sharded
 from jaxvars.values import defined_text, is_number, prepare, prepare_limit
 from jaxvars.variables import Variables
 
-__all__ = ["counted", "set_value", "scattered", "updated"]
+__all__ = ["counted", "set_other_shape", "set_value", "scattered", "updated"]
 
 # Python numbers in a variable's dtype: (type, value, dtype) -> NumPy array, from the second use on a device
 # array, which saves a transfer at each call. Loops add the same 1 or 1.0 over and over.
@@ -203,6 +204,17 @@ def set_value(variables: Variables, ref: Any, value: Any, donate: bool) -> Varia
             place = home if is_concrete(array) and array.committed else _home(current)
             return variables._set_at(position, jax.device_put(array, place, may_alias=False))
     return _run(variables, position, "assign", current, (array,), donate)
+
+
+def set_other_shape(variables: Variables, ref: Any, value: Any, donate: bool) -> Variables:
+    """As `set_value`, for a value that may have another shape than the variable."""
+    position, current = _target(variables, ref, "assign")
+    shape = tuple(value_as_array(value).shape)
+    if shape == leaf_shape(current):
+        return set_value(variables, ref, value, donate)
+    layout = variables._layout
+    array = prepare("assign", layout.keys[position], shape, leaf_dtype(current), value, layout.defined_at[position])
+    return variables._set_at(position, jnp.copy(array))
 
 
 def counted(variables: Variables, ref: Any, limit: Any, donate: bool) -> Variables:

@@ -7,7 +7,10 @@ from typing import Any
 
 from jaxvars.errors import FailedPreconditionError, InvalidTypeError, JaxvarsError, NotFoundError
 from jaxvars.filling import fill
+from jaxvars.refusals import at_site
 from jaxvars.spec import GLOBAL_VARIABLES, LOCAL_VARIABLES, is_hole
+from jaxvars.store import get_collection
+from jaxvars.variable import Variable
 from jaxvars.variables import Variables
 
 __all__ = [
@@ -68,15 +71,20 @@ def local_variables_initializer(variables: Variables, rng: Any) -> Variables:
     return _filled(variables, rng, variables.collection(LOCAL_VARIABLES))
 
 
-def report_uninitialized_variables(variables: Variables, names: Iterable[Any] | None = None) -> list[str]:
+def report_uninitialized_variables(variables: Any = None, names: Iterable[Any] | None = None) -> list[str]:
     """Return the names of variables without a value (TF1: ``tf.report_uninitialized_variables``).
 
     Args:
-      variables: the state.
+      variables: the state. Inside a model TF1's only argument: a list of handles, or None for GLOBAL_VARIABLES and
+        LOCAL_VARIABLES.
       names: names, handles or specs to look at; None for GLOBAL_VARIABLES and then LOCAL_VARIABLES.
 
     Returns:
       The names, each once, in the order of creation (or of `names`).
+
+    Raises:
+      NotFoundError: a name that does not exist.
+      FailedPreconditionError: outside of a model, without a state.
 
     Example:
       >>> import jax, jaxvars as jv
@@ -84,6 +92,8 @@ def report_uninitialized_variables(variables: Variables, names: Iterable[Any] | 
       >>> jv.report_uninitialized_variables(variables)
       ['w']
     """
+    if not isinstance(variables, Variables):
+        return list(dict.fromkeys(handle.key for handle in _handles(variables) if not _has_value(handle)))
     if names is not None:
         looked_at = _resolved(variables, names)
     else:
@@ -93,26 +103,12 @@ def report_uninitialized_variables(variables: Variables, names: Iterable[Any] | 
     return [key for key in dict.fromkeys(looked_at) if key in holes]
 
 
-def is_variable_initialized(variables: Variables, ref: Any) -> bool:
-    """Return whether a variable has a value (TF1: ``tf.is_variable_initialized``).
-
-    Raises:
-      NotFoundError: there is no such variable.
-
-    Example:
-      >>> import jaxvars as jv
-      >>> jv.is_variable_initialized(jv.Variables({"w": 1.0}), "w")
-      True
-    """
-    return not is_hole(variables._leaf(variables._position(ref)))
-
-
-def assert_variables_initialized(variables: Variables, names: Iterable[Any] | None = None) -> None:
-    """Raise if a variable has no value (TF1: ``tf.assert_variables_initialized``).
+def assert_variables_initialized(variables: Any = None, names: Iterable[Any] | None = None) -> None:
+    """Raise unless all variables have values (TF1: ``tf.assert_variables_initialized``).
 
     Args:
-      variables: the state.
-      names: names, handles or specs to look at; None for GLOBAL_VARIABLES and LOCAL_VARIABLES.
+      variables: as in `report_uninitialized_variables`.
+      names: the same.
 
     Raises:
       FailedPreconditionError: some have none; all are listed, with the line that initializes them.
@@ -125,9 +121,48 @@ def assert_variables_initialized(variables: Variables, names: Iterable[Any] | No
     missing = report_uninitialized_variables(variables, names)
     if missing:
         raise FailedPreconditionError(
-            f"Attempting to use uninitialized value {', '.join(missing)}. Write:\n"
+            f"Attempting to use uninitialized value {', '.join(missing)}{at_site()}. Write:\n"
             f"    variables = jv.variables_initializer(variables, 0, {missing!r})"
         )
+
+
+def is_variable_initialized(variables: Any, ref: Any = None) -> bool:
+    """Return whether a variable has a value (TF1: ``tf.is_variable_initialized``).
+
+    Args:
+      variables: the state. Inside a model the handle, as TF1's only argument.
+      ref: name, handle or spec of the variable.
+
+    Raises:
+      NotFoundError: there is no such variable.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> jv.is_variable_initialized(jv.Variables({"w": 1.0}), "w")
+      True
+    """
+    if isinstance(variables, Variables):
+        return not is_hole(variables._leaf(variables._position(ref)))
+    return _has_value(_handles([variables])[0])
+
+
+def _handles(handles: Any) -> list[Variable]:
+    """The handles of a list, by default all global and local ones."""
+    if handles is None:
+        handles = [*get_collection(GLOBAL_VARIABLES), *get_collection(LOCAL_VARIABLES)]
+    wrong = [item for item in handles if not isinstance(item, Variable)]
+    if wrong:
+        raise InvalidTypeError(
+            f"expected jv.Variables, or inside a model handles, got {type(wrong[0]).__name__}{at_site()}. "
+            "Write: jv.report_uninitialized_variables(variables)"
+        )
+    return list(handles)
+
+
+def _has_value(handle: Variable) -> bool:
+    slot = getattr(handle._slot, "whole", handle._slot)
+    slot.frame.check_open(slot, "is_variable_initialized")
+    return slot.ref is not None or not is_hole(slot.value)
 
 
 def _resolved(variables: Variables, names: Any) -> list[str]:

@@ -18,6 +18,7 @@ from jaxvars.errors import (
     InvalidTypeError,
     NotFoundError,
     OutOfRangeError,
+    TransformError,
 )
 from jaxvars.spec import Hole, VariableSpec
 from jaxvars.updates import UPDATES, jitted
@@ -448,3 +449,119 @@ def test_updates_are_offered_for_frames():
     }
     with pytest.raises(NotFoundError):
         ops.assign(Variables(), "v", 1.0)
+
+
+# -- inside a model, with handles ------------------------------------------------------------------------
+
+ON_HANDLES = {
+    "assign": ([5.0, 6.0],),
+    "assign_add": ([1.0, 2.0],),
+    "assign_sub": ([1.0, 2.0],),
+    **{f"scatter_{name}": ([0, 1], [2.0, 3.0]) for name in ("update", "add", "sub", "mul", "div", "min", "max")},
+    **{f"scatter_nd_{name}": ([[1]], [3.0]) for name in ("update", "add", "sub")},
+}
+
+
+@pytest.mark.parametrize("op", list(ON_HANDLES))
+def test_functions_take_a_handle_as_in_tf1(op):
+    function, arguments = getattr(ops, op), ON_HANDLES[op]
+    variables = one([1.0, 2.0])
+    store = ops.VariableStore(variables=variables)
+    with store:
+        new = function(ops.get_variable("v", [2]), *arguments, use_locking=True, name="update")
+    after = function(variables, "v", *arguments)
+    assert store.variables["v"].tolist() == new.tolist() == after["v"].tolist()
+
+
+def test_count_up_to_takes_a_handle_as_in_tf1():
+    with ops.VariableStore() as store:
+        count = ops.Variable(0, name="n")
+        assert int(ops.count_up_to(count, 1)) == 0
+        with pytest.raises(OutOfRangeError, match="Reached limit of 1"):
+            ops.count_up_to(count, 1)
+    assert int(store.variables["n"]) == 1
+
+
+def test_functions_over_handles_inside_a_scan():
+    def net(xs):
+        total = ops.get_variable("total", [], initializer=ops.zeros_initializer(), trainable=False)
+        return jax.lax.scan(lambda carry, x: (carry, ops.assign_add(total, x)), None, xs)[1]
+
+    out, variables = ops.transform(net).apply(Variables({"total": 0.0}), jnp.arange(3.0))
+    assert out.tolist() == [0.0, 1.0, 3.0] and float(variables["total"]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda v: ops.assign_add(v, 1.0, donate=True), InvalidArgumentError, "donate= is for states"),
+        (lambda v: ops.assign("v", 1.0), InvalidTypeError, "takes the variables first, got str"),
+        (lambda v: ops.scatter_add("v", [0], [1.0]), InvalidTypeError, "takes the variables first, got str"),
+        (lambda v: ops.assign(one(1.0), "v"), InvalidTypeError, "the last argument is missing"),
+        (lambda v: ops.assign(v, "v", 1.0), InvalidTypeError, "takes the variables first"),
+        (lambda v: ops.assign(v, [1.0, 2.0]), InvalidArgumentError, "Shapes must be equal rank"),
+        (lambda v: ops.is_variable_initialized("v"), InvalidTypeError, "inside a model handles, got str"),
+        (lambda v: ops.report_uninitialized_variables(["v"]), InvalidTypeError, "got str"),
+    ],
+)
+def test_wrong_arguments_beside_handles(call, error, text):
+    with ops.VariableStore():
+        v = ops.Variable(1.0, name="v")
+        with pytest.raises(error, match=text):
+            call(v)
+        assert float(v) == 1.0
+
+
+def test_a_value_of_another_shape():
+    variables = one([1.0, 2.0])
+    wider = ops.assign(variables, "v", [[1, 2, 3]], validate_shape=False)
+    assert wider["v"].tolist() == [[1.0, 2.0, 3.0]] and wider["v"].dtype == jnp.float32
+    assert wider._layout is variables._layout
+    same = ops.assign(variables, "v", given := jnp.ones(2), validate_shape=False)
+    assert same["v"].unsafe_buffer_pointer() != given.unsafe_buffer_pointer()
+    other = ops.assign(variables, "v", given := jnp.ones(3), validate_shape=False)
+    assert other["v"].unsafe_buffer_pointer() != given.unsafe_buffer_pointer()
+    with pytest.raises(InvalidTypeError, match="not converted silently"):
+        ops.assign(one([1, 2], "int32"), "v", [1.5], validate_shape=False)
+
+
+def test_a_value_of_another_shape_inside_a_model():
+    def net():
+        v = ops.get_variable("v", [2], initializer=ops.zeros_initializer())
+        assert ops.assign(v, [1.0, 2.0, 3.0], validate_shape=False).shape == (3,)
+        assert v.shape == (3,)
+        return v * 2.0
+
+    model = ops.transform(net)
+    variables = model.init(0)
+    assert variables["v"].shape == (2,)
+    out, after = model.apply(variables)
+    assert out.tolist() == [2.0, 4.0, 6.0] and after["v"].tolist() == [1.0, 2.0, 3.0]
+
+    def inside():
+        v = ops.get_variable("v", [2], initializer=ops.zeros_initializer())
+        return jax.jit(lambda: ops.assign(v, [1.0], validate_shape=False))()
+
+    with pytest.raises(TransformError, match="where shapes are fixed"):
+        ops.transform(inside).init(0)
+
+
+def test_questions_about_handles():
+    store = ops.VariableStore()  # no seed: what is random stays without value
+    with store:
+        empty, full = ops.get_variable("empty", [2]), ops.Variable(1.0, name="full")
+        local = ops.get_local_variable("local", [2])
+        assert not ops.is_variable_initialized(empty) and ops.is_variable_initialized(full)
+        assert ops.report_uninitialized_variables() == ["empty", "local"]
+        assert ops.report_uninitialized_variables([full, local]) == ["local"]
+        with pytest.raises(FailedPreconditionError, match="uninitialized value empty, local"):
+            ops.assert_variables_initialized()
+        ops.assert_variables_initialized([full])
+        ops.assign(empty, [1.0, 2.0])
+        assert ops.report_uninitialized_variables() == ["local"]
+    assert ops.report_uninitialized_variables(store.variables) == ["local"]
+    assert ops.variables_initializer(store.variables, 0, []) is store.variables
+    with pytest.raises(FailedPreconditionError, match=r"jv\.transform"):
+        ops.report_uninitialized_variables()
+    with pytest.raises(FailedPreconditionError, match="frame has ended"):
+        ops.is_variable_initialized(full)

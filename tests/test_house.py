@@ -21,7 +21,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_making", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary", "variables",
     ),
     (
-        "_operators", "_assigning", "assign", "initialize", "refusals", "visits", "frame", "arg_scope",
+        "_operators", "_assigning", "_handles", "assign", "scattering", "initialize", "refusals", "visits", "frame",
+        "arg_scope",
         "definition", "variable",
         "partitioned", "partitioning", "defining", "frames", "staging",
         "store", "undoing", "template", "agreement", "transform", "multi", "gradients",
