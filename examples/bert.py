@@ -1,8 +1,8 @@
 """BERT: the transformer encoder with its two pre-training heads, under the names of the published checkpoints.
 
 What it shows of TF1: nested scopes, ``variable_scope(scope, default_name="bert")``, layers with default and with given
-names, an initializer passed everywhere, and a variable (the word embeddings) that two parts of the model use.
-``model.specs`` tells all 206 names of BERT-base without computing anything, so a published checkpoint restores by
+names, a variable (the word embeddings) that two parts of the model use, and mixed precision by a custom getter.
+``specs`` tells all 206 names of BERT-base without computing anything, so a published checkpoint restores by
 
     jv.checkpoint.restore("uncased_L-12_H-768_A-12/bert_model.ckpt", pretraining.specs(BertConfig(), **batch))
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +67,13 @@ class Encoded(NamedTuple):
 
     sequence: jax.Array
     pooled: jax.Array
-    embedding_table: jv.Variable
+    embedding_table: Any
+
+
+def float32_storage(getter: Any, name: str, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """A custom getter for mixed precision: variables are float32 and enter the computation in the dtype asked for."""
+    variable = getter(name, shape, jnp.float32, *args, **kwargs)
+    return variable if dtype == jnp.float32 else variable.astype(dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -86,10 +93,10 @@ def layer_norm(x: jax.Array) -> jax.Array:
 
 def embeddings(
     input_ids: jax.Array, token_type_ids: jax.Array, config: BertConfig, training: bool
-) -> tuple[jax.Array, jv.Variable]:
+) -> tuple[jax.Array, Any]:
     """Sum of word, segment and position embeddings, ``[batch, length, hidden]``, and the word table."""
 
-    def table(name: str, rows: int) -> jv.Variable:
+    def table(name: str, rows: int) -> Any:
         return jv.get_variable(name, [rows, config.hidden_size], initializer=config.initializer())
 
     with jv.variable_scope("embeddings"):
@@ -110,7 +117,7 @@ def self_attention(x: jax.Array, bias: jax.Array, config: BertConfig, training: 
         return dense(x, config.hidden_size, config, name=name).reshape(batch, length, heads, size)
 
     query, key, value = by_head("query"), by_head("key"), by_head("value")
-    scores = jnp.einsum("bfnh,btnh->bnft", query, key) / np.sqrt(size).astype(x.dtype)
+    scores = jnp.einsum("bfnh,btnh->bnft", query, key) / math.sqrt(size)
     weights = jax.nn.softmax(scores + bias)
     weights = jv.layers.dropout(weights, config.attention_probs_dropout_prob, training=training)
     return jnp.einsum("bnft,btnh->bfnh", weights, value).reshape(batch, length, config.hidden_size)
@@ -185,10 +192,12 @@ def pretraining_logits(
     segment_ids: jax.Array,
     masked_lm_positions: jax.Array,
     training: bool = False,
+    dtype: Any = jnp.float32,
 ) -> tuple[jax.Array, jax.Array]:
-    """Encode, and return the scores of both heads."""
-    encoded = bert(config, input_ids, input_mask, segment_ids, training)
-    return masked_word_logits(encoded, masked_lm_positions, config), next_sentence_logits(encoded, config)
+    """Encode, and return the scores of both heads; computes in `dtype`, say bfloat16, with float32 variables."""
+    with jv.variable_scope(jv.get_variable_scope(), dtype=dtype, custom_getter=float32_storage):
+        encoded = bert(config, input_ids, input_mask, segment_ids, training)
+        return masked_word_logits(encoded, masked_lm_positions, config), next_sentence_logits(encoded, config)
 
 
 encoder = jv.transform(bert)

@@ -23,8 +23,8 @@ def dense(x: Any, units: int, config: BertConfig, activation: Any = None, name: 
 
 def layer_norm(x: Any) -> Any:
     with tf.variable_scope("LayerNorm"):
-        beta = tf.get_variable("beta", x.shape[-1:], initializer=tf.zeros_initializer())
-        gamma = tf.get_variable("gamma", x.shape[-1:], initializer=tf.ones_initializer())
+        beta = tf.get_variable("beta", x.shape[-1:], x.dtype, initializer=tf.zeros_initializer())
+        gamma = tf.get_variable("gamma", x.shape[-1:], x.dtype, initializer=tf.ones_initializer())
     mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
     return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-12)
 
@@ -75,7 +75,7 @@ def bert(
 ) -> tuple[Any, Any, Any]:
     with tf.variable_scope(scope, default_name="bert"):
         x, table = embeddings(input_ids, segment_ids, config)
-        bias = (1.0 - tf.cast(input_mask[:, tf.newaxis, tf.newaxis, :], tf.float32)) * -10000.0
+        bias = (1.0 - tf.cast(input_mask[:, tf.newaxis, tf.newaxis, :], x.dtype)) * -10000.0
         with tf.variable_scope("encoder"):
             for number in range(config.num_hidden_layers):
                 with tf.variable_scope(f"layer_{number}"):
@@ -101,9 +101,20 @@ def next_sentence_logits(pooled: Any, config: BertConfig) -> Any:
         return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 
 
+def float32_storage(getter: Any, name: str, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+    variable = getter(name, shape, tf.float32, *args, **kwargs)
+    return variable if dtype == tf.float32 else tf.cast(variable, dtype)
+
+
 def pretraining(
-    config: BertConfig, input_ids: Any, input_mask: Any, segment_ids: Any, masked_lm_positions: Any
+    config: BertConfig,
+    input_ids: Any,
+    input_mask: Any,
+    segment_ids: Any,
+    masked_lm_positions: Any,
+    dtype: Any = tf.float32,
 ) -> tuple[Any, Any]:
-    sequence, pooled, table = bert(config, input_ids, input_mask, segment_ids)
-    words = masked_word_logits(sequence, table, masked_lm_positions, config)
-    return words, next_sentence_logits(pooled, config)
+    with tf.variable_scope(tf.get_variable_scope(), dtype=dtype, custom_getter=float32_storage):
+        sequence, pooled, table = bert(config, input_ids, input_mask, segment_ids)
+        words = masked_word_logits(sequence, table, masked_lm_positions, config)
+        return words, next_sentence_logits(pooled, config)

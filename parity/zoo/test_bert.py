@@ -80,3 +80,17 @@ def test_outputs_loss_and_gradients(tmp_path: Path) -> None:
         assert sorted(theirs) == list(ours)
         for name, gradient in theirs.items():
             assert_close(ours[name], gradient, name=name)
+
+
+def test_mixed_precision(tmp_path: Path) -> None:
+    """The custom getter: float32 variables, bfloat16 results."""
+    with fresh_graph() as session:
+        outputs = twin.pretraining(SMALL, **constants(), dtype=tf.bfloat16)
+        specs = bert.pretraining.specs(SMALL, **BATCH, dtype="bfloat16")
+        assert our_table(specs) == table()
+        randomize(session, tf.global_variables())
+        variables = assert_restores(session, specs, tmp_path)
+        ours = bert.pretraining(variables, SMALL, **BATCH, dtype="bfloat16")
+        for mine, other in zip(ours, session.run(outputs), strict=True):
+            assert mine.dtype == other.dtype == "bfloat16"
+            assert_close(mine.astype(np.float32), other.astype(np.float32), 0.05)
