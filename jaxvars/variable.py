@@ -246,10 +246,11 @@ class Variable(ArrayOperators):
         frame.write(slot, new)
         return new
 
-    def assign(self, value: Any) -> jax.Array:
+    def assign(self, value: Any, use_locking: Any = None, name: Any = None, read_value: bool = True) -> jax.Array:
         """Set the value and return it. Shapes must be equal and floats do not become ints, as in TF1.
 
-        Inside ``lax.scan``, ``cond``, ``jit``, ``checkpoint`` the write happens when the transformed code runs.
+        Inside ``lax.scan``, ``cond``, ``jit``, ``checkpoint`` the write happens when the transformed code runs. The
+        other arguments are accepted for TF1's sake, without effect.
 
         Raises:
           InvalidArgumentError: the shape differs.
@@ -258,11 +259,11 @@ class Variable(ArrayOperators):
         """
         return self._update("assign", value)
 
-    def assign_add(self, delta: Any) -> jax.Array:
+    def assign_add(self, delta: Any, use_locking: Any = None, name: Any = None, read_value: bool = True) -> jax.Array:
         """Add `delta` and return the new value; see `assign`."""
         return self._update("assign_add", delta)
 
-    def assign_sub(self, delta: Any) -> jax.Array:
+    def assign_sub(self, delta: Any, use_locking: Any = None, name: Any = None, read_value: bool = True) -> jax.Array:
         """Subtract `delta` and return the new value; see `assign`."""
         return self._update("assign_sub", delta)
 

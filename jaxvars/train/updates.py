@@ -134,9 +134,9 @@ def counter_key(ref: Any, variables: Variables) -> str:
     if is_hole(value):
         raise FailedPreconditionError(f'"{key}" has no value. Write: variables = jv.assign(variables, "{key}", 0)')
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise InvalidTypeError(f'existing "{key}" does not have integer type: {value.dtype}')
+        raise InvalidTypeError(f'Existing "{key}" does not have integer type: {value.dtype}')
     if value.shape != ():
-        raise InvalidTypeError(f'existing "{key}" is not scalar: {value.shape}')
+        raise InvalidTypeError(f'Existing "{key}" is not scalar: {value.shape}')
     return key
 
 
