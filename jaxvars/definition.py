@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype, shape_as_tuple, value_dtype
 from jaxvars._source import user_site
-from jaxvars.errors import TransformError
+from jaxvars.errors import InvalidArgumentError, TransformError
 from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
 from jaxvars.initializers._calling import ZeroArgument
 from jaxvars.initializers._sliced import sliced_initializer
@@ -120,7 +120,13 @@ def _normalized(definition: Definition) -> Normalized:
     made = as_initializer(initializer, definition.shape, dtype, name)
     if not isinstance(made.initializer, ZeroArgument):
         return made
-    return as_initializer(made.initializer.function(), None, None, name)
+    value = as_initializer(made.initializer.function(), None, None, name)
+    wanted = shape_as_tuple(definition.shape)
+    if not compatible(wanted, value.shape):
+        raise InvalidArgumentError(
+            f"Variable {name}: the initializer returned a value of shape {value.shape}, and shape={wanted} was asked for."
+        )
+    return value
 
 
 def at_home(made: Made, key: str, graph: Any, partitioning: Partitioning | None) -> Made:
