@@ -161,7 +161,7 @@ INITIALIZERS = [
     (
         "value and dtype",
         [4],
-        np.ones(4),
+        np.ones(4, "float32"),
         ValueError,
         "Initializer type 'float32' and explicit dtype 'int32' don't match",
     ),
@@ -305,7 +305,7 @@ def test_op_names_of_slices_are_unique_as_in_tf1() -> None:
 
 
 def test_the_handle_is_an_array_and_a_list_of_slices(store: jv.VariableStore) -> None:
-    w = table(shape=[3, 2], initializer=jnp.arange(6.0).reshape(3, 2))
+    w = table(shape=[3, 2], initializer=jnp.arange(6.0, dtype="float32").reshape(3, 2))
     first, second = w
     assert (w.name, w.key, w.op.name, w.shape, w.get_shape().as_list(), w.dtype) == (
         "w",
@@ -375,7 +375,7 @@ def test_regularizers_and_constraints_act_on_slices() -> None:
         w = jv.get_variable(
             "w",
             [4],
-            initializer=jnp.arange(4.0),
+            initializer=jnp.arange(4.0, dtype="float32"),
             partitioner=HALVES,
             regularizer=lambda v: jnp.max(v) if v.op.name == "w/part_0" else jnp.min(v),
             constraint=lambda v: v / jnp.sum(v),
@@ -443,8 +443,12 @@ def test_what_is_made_slice_by_slice() -> None:
 def test_values_as_initializers() -> None:
     assert values_of([1, 2, 3, 4], [4]).dtype == np.float32  # the dtype of the scope, as TF1 converts them
     assert values_of(np.arange(4), [4]).tolist() == [0, 1, 2, 3]
-    assert values_of(jnp.arange(3), None).tolist() == values_of(jnp.arange(3), [3]).tolist() == [0, 1, 2]
-    assert values_of(jnp.arange(3), None).dtype == np.int32
+    assert (
+        values_of(jnp.arange(3, dtype="int32"), None).tolist()
+        == values_of(jnp.arange(3, dtype="int32"), [3]).tolist()
+        == [0, 1, 2]
+    )
+    assert values_of(jnp.arange(3, dtype="int32"), None).dtype == np.int32
     assert values_of([jnp.float32(1), 2.0], [2]).tolist() == [1, 2]
 
 
@@ -492,7 +496,7 @@ def test_getters_and_creators(store: jv.VariableStore) -> None:
 
 
 def test_create_partitioned_variables(store: jv.VariableStore) -> None:
-    parts = jv.create_partitioned_variables([4, 2], [1, 2], jnp.arange(8).reshape(4, 2), name="hi")
+    parts = jv.create_partitioned_variables([4, 2], [1, 2], jnp.arange(8, dtype="int32").reshape(4, 2), name="hi")
     assert [part.name for part in parts] == ["hi/part_0:0", "hi/part_1:0"] and parts[1].value.tolist() == [
         [1],
         [3],
@@ -543,7 +547,7 @@ def count_slices(steps: Any) -> Any:
 
 def test_frames_and_transforms() -> None:
     model = jv.transform(count_slices)
-    steps = jnp.arange(3.0)
+    steps = jnp.arange(3.0, dtype="float32")
     assert [(k, v.shape) for k, v in model.specs(steps).items()] == [("head", (2, 2)), ("w", (4,))]
     variables = model.init(0, steps)
     run = jax.jit(model.apply, donate_argnums=0)
@@ -574,7 +578,7 @@ def test_a_write_under_vmap_is_refused() -> None:
 
 
 def test_given_values_may_have_been_cut_otherwise() -> None:
-    given = jv.Variables({"w": jnp.arange(4.0)}).freeze(["w"])
+    given = jv.Variables({"w": jnp.arange(4.0, dtype="float32")}).freeze(["w"])
     for partitioner in (answering(4), answering(1), None):
         model = jv.transform(lambda p=partitioner: jnp.sum(table(partitioner=p)))
         assert model(given) == 6 and model.init(0, variables=given)["w"] is not None
@@ -614,7 +618,7 @@ def test_a_body_that_runs_twice_finds_its_slices() -> None:
 
 def test_handles_after_their_frame(tmp_path: Any) -> None:
     kept: list[Any] = []
-    model = jv.transform(lambda: kept.append(table(initializer=jnp.arange(4.0))))
+    model = jv.transform(lambda: kept.append(table(initializer=jnp.arange(4.0, dtype="float32"))))
     variables = model.init(0)
     w = kept[0]
     first, second = w
