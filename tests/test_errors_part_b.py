@@ -191,6 +191,14 @@ GET_VARIABLE = [
         where=NEW,
     ),
     Case(
+        "initializer's shape",
+        get("new", [None, 2], initializer=lambda: 1.0),
+        ValueError,
+        "returned a value of shape",
+        "outer/new",
+        where=NEW,
+    ),
+    Case(
         "initializer of no kind",
         get("new", [2], initializer={}),
         (TypeError, ValueError),
