@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import subprocess
+import sys
+import textwrap
 import threading
 from typing import Any
 
@@ -284,7 +289,7 @@ def test_init_puts_values_where_they_live() -> None:
     assert variables["w"].committed and not variables["b"].committed  # a job alone leaves the choice to JAX
     by_hand = TWO.init(0, X, variables=jv.Variables({"w": jax.ShapeDtypeStruct((2, 2), "float32")}))
     assert _homes(by_hand) == HOMES
-    kept = TWO.init(0, X, variables=jv.Variables({"w": jnp.ones([2, 2])}))
+    kept = TWO.init(0, X, variables=jv.Variables({"w": jnp.ones([2, 2], "float32")}))
     assert _homes(kept) == {**HOMES, "w": 0}  # a value stays where it is
     filled = jv.variables_initializer(TWO.specs(X), 0)
     assert _homes(filled) == HOMES
@@ -338,8 +343,9 @@ def test_other_gradients_over_several_devices_say_what_to_write() -> None:
 
 
 def test_values_moved_by_hand_say_so_too() -> None:
-    variables = jv.Variables({"w": jax.device_put(jnp.ones([2, 2]), jax.devices()[1]), "n": jnp.ones(2)})
-    variables |= jv.Variables({"b": jax.device_put(jnp.ones(2), jax.devices()[2])})
+    one, two = jax.devices()[1:3]
+    variables = jv.Variables({"w": jax.device_put(jnp.ones([2, 2], "float32"), one), "n": jnp.ones(2, "float32")})
+    variables |= jv.Variables({"b": jax.device_put(jnp.ones(2, "float32"), two)})
     with pytest.raises(InvalidArgumentError, match="cpu:1: w"):
         TWO.apply(variables, X)
 
@@ -394,7 +400,9 @@ def test_a_store_kept_by_hand() -> None:
 
 
 def test_restored_values_go_home(tmp_path: Any) -> None:
-    path = jv.checkpoint.save(jv.Variables({"w": jnp.ones([2, 2]), "n": jnp.ones(2)}), str(tmp_path / "c"))
+    path = jv.checkpoint.save(
+        jv.Variables({"w": jnp.ones([2, 2], "float32"), "n": jnp.ones(2, "float32")}), str(tmp_path / "c")
+    )
     variables = jv.checkpoint.restore(path, TWO.specs(X), strict=False)
     assert {name: _on(variables[name]) for name in "nw"} == {"n": 2, "w": 1}
     assert variables["b"].sharding is None and variables.uninitialized == ("b",)
@@ -474,3 +482,63 @@ def test_devices_and_shardings_of_jax() -> None:
         jv.get_variable("a", [8], initializer=jv.ones_initializer())
     assert store.variables["a"].sharding == sharding
     assert "('i',) over i=4  ('i',)" in str(variables.summary())
+
+
+@pytest.mark.slow
+def test_only_those_who_name_devices_import_the_room() -> None:
+    code = "import sys, jaxvars as jv; jv.transform(lambda: jv.get_variable('w', [2]) + 1).init(0)\n"
+    code += "assert not any(name.startswith('jaxvars.placement') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_tasks_are_processes() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    code = f"""
+        import sys, jax
+        number = int(sys.argv[1])
+        jax.distributed.initialize({address!r}, 2, number)
+        import jaxvars as jv
+
+        def of(text):
+            device = jv.placement.resolve(text)
+            return device and (device.process_index, device.platform)
+
+        assert of("/task:0") == (0, "cpu") and of("/job:worker/task:1/cpu:1") == (1, "cpu")
+        assert of("/job:ps/cpu:3") == (1, "cpu") and of("/job:ps") is None
+        try:
+            jv.placement.resolve("/task:2")
+        except jv.errors.InvalidArgumentError as error:
+            assert "no device /task:2" in str(error)
+        else:
+            raise AssertionError
+
+        def net(task):
+            with jv.device(f"/job:worker/task:{{task}}"):
+                w = jv.get_variable("w", [2], initializer=jv.ones_initializer())
+            return w + 1
+
+        model = jv.transform(net)
+        own, other = model.init(0, number), model.init(0, 1 - number)
+        assert own["w"].device.process_index == number and model(own, number).tolist() == [2, 2]
+        assert other["w"].device.process_index == 1 - number and not other["w"].is_fully_addressable
+        text = jv.scopes.device_scope.device_text(own["w"].device)
+        assert text == f"/task:{{number}}/device:CPU:0" and jv.placement.resolve(text) == own["w"].device
+        print("done")
+    """
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in range(2)
+    ]
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        assert out == "done\n", err

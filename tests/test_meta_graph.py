@@ -87,7 +87,7 @@ def test_init_makes_the_same_bits_and_keeps_what_is_there(graph: MetaGraph) -> N
     made, expected = graph.init(5), MODEL.init(5, {"x": X})
     assert list(made) == list(expected) == ["seen", "w"]
     np.testing.assert_array_equal(made["w"], expected["w"])
-    kept = graph.init(5, graph.specs | {"w": jnp.full([3, 2], 7.0)})
+    kept = graph.init(5, graph.specs | {"w": jnp.full([3, 2], 7.0, "float32")})
     assert kept["w"][0, 0] == 7 and kept["seen"] == 0 and kept.uninitialized == ("global_step",)
     with pytest.raises(InvalidArgumentError, match="w: is int32"):
         graph.init(5, jv.Variables({"w": jnp.zeros(2, "int32")}))
@@ -98,7 +98,7 @@ def test_initial_values_that_depend_on_arguments(tmp_path: Path) -> None:
     graph = jv.train.import_meta_graph(jv.train.export_meta_graph(tmp_path / "m", model, X))
     with pytest.raises(InvalidArgumentError, match="depend on its arguments"):
         graph.init(0)
-    assert graph.apply(jv.Variables({"w": 1.0}), X)[0] == 2
+    assert graph.apply(jv.Variables({"w": jnp.float32(1)}), X)[0] == 2
 
 
 def test_gradients_as_often_as_asked(graph: MetaGraph) -> None:

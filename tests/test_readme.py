@@ -16,7 +16,7 @@ import pytest
 import jaxvars as jv
 
 ROOT = Path(__file__).parents[1]
-RUN = ["README.md", "docs/transforms.md", "docs/checkpoints.md"]
+RUN = ["README.md", "docs/transforms.md", "docs/checkpoints.md", "docs/devices.md", "docs/exported-models.md"]
 WRITTEN = [
     *RUN,
     "CHANGELOG.md",
