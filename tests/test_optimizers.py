@@ -673,3 +673,26 @@ def test_global_step_inside_a_frame():
     assert variables.variable_specs["global_step"].collections == ("variables", "global_step")
     out, variables = transformed.apply(variables)
     assert (int(out), jv.train.global_step(variables)) == (1, 1)
+
+
+# -- names under a scope -----------------------------------------------------------------------------------
+
+
+def test_an_optimizer_built_in_a_scope_of_tf1_code():
+    variables = jv.Variables({"train/w": jnp.ones(2), "b": jnp.ones(2)})
+    optimizer = jv.train.AdamOptimizer(0.1, name="MyAdam", scope="train")
+    started = optimizer.init(variables)
+    assert [key for key in started._layout.creation_order if key not in variables] == [
+        "train/beta1_power", "train/beta2_power",
+        "train/train/w/MyAdam", "train/train/w/MyAdam_1", "train/b/MyAdam", "train/b/MyAdam_1",
+    ]  # fmt: skip
+    grads = jv.Variables({"train/w": jnp.ones(2), "b": jnp.ones(2)})
+    stepped = optimizer.apply_gradients(grads, started)
+    plain = jv.train.AdamOptimizer(0.1)
+    np.testing.assert_array_equal(stepped["b"], plain.apply_gradients(grads, plain.init(variables))["b"])
+    assert optimizer.get_slot(stepped, "b", "m").tolist() == stepped["train/b/MyAdam"].tolist()
+    # Beside one of the same name in another scope, and one without a scope.
+    both = jv.train.AdamOptimizer(0.1, name="MyAdam").init(stepped)
+    assert {"beta1_power", "b/MyAdam", "b/MyAdam_1"} <= set(both) and "beta1_power_1" not in both
+    other = jv.train.Optimizer(optax.sgd(0.1, momentum=0.9), "SGD", scope="train/").init(variables)
+    assert "train/b/SGD/trace" in other

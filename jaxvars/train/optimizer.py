@@ -44,6 +44,8 @@ class Optimizer:
         for the first, 1 for the second, ... None finds the one whose slots these variables have, so that a
         program or cell that runs again goes on with its slots. Several of one name over different variables
         need no number.
+      scope: the variable scope in which TF1 code built the optimizer, for the names of its checkpoints: ``"train"``
+        gives ``train/<variable>/<name>`` and ``train/beta1_power``.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -65,7 +67,13 @@ class Optimizer:
     """
 
     def __init__(
-        self, optax_tx: Any, name: str | None = None, var_list: Any = None, *, number: int | None = None
+        self,
+        optax_tx: Any,
+        name: str | None = None,
+        var_list: Any = None,
+        *,
+        number: int | None = None,
+        scope: str = "",
     ) -> None:
         optax = require_optax()
         if not (callable(getattr(optax_tx, "init", None)) and callable(getattr(optax_tx, "update", None))):
@@ -80,7 +88,8 @@ class Optimizer:
         self._transformation = optax.with_extra_args_support(optax_tx)
         self._name = name
         self._var_list = without_values(var_list)
-        self._names: SlotNames = FieldNames(name, number)
+        self._prefix = f"{scope.strip('/')}/" if scope.strip("/") else ""
+        self._names: SlotNames = FieldNames(name, number, self._prefix)
         self._wants_step = False
         self._templates: dict[Any, Any] = {}
 

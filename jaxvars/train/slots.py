@@ -106,11 +106,13 @@ class FieldNames:
     Args:
       name: the optimizer's name. The label is the name, or ``<name>_1``, ... for further ones.
       number: the number in the label, or None to find it: the first whose slots these variables have.
+      prefix: comes before each name, such as ``"train/"``.
     """
 
-    def __init__(self, name: str, number: int | None) -> None:
+    def __init__(self, name: str, number: int | None, prefix: str = "") -> None:
         self._name = name
         self._number = number
+        self._prefix = prefix
 
     def find(self, variables: Variables, leaves: Sequence[StateLeaf]) -> list[str | None]:
         """See `SlotNames`."""
@@ -124,7 +126,7 @@ class FieldNames:
 
     def _key(self, leaf: StateLeaf, label: str) -> str:
         inside = f"{label}/{leaf.field}"
-        return inside if leaf.primary is None else f"{leaf.primary}/{inside}"
+        return self._prefix + (inside if leaf.primary is None else f"{leaf.primary}/{inside}")
 
     def _label(self, variables: Variables, leaves: Sequence[StateLeaf]) -> str:
         """The label whose variables these are; the first that nobody has when there is none."""
@@ -146,12 +148,14 @@ class TF1Names:
       name: the optimizer's name.
       number: which optimizer of that name it is, or None to find it by the slots these variables have.
       bases: the base name of each field that is kept per variable, in TF1's order of creation.
+      prefix: comes before each name, such as ``"train/"``.
     """
 
-    def __init__(self, name: str, number: int | None, bases: dict[str, str]) -> None:
+    def __init__(self, name: str, number: int | None, bases: dict[str, str], prefix: str = "") -> None:
         self._name = name
         self._number = number
         self._bases = bases
+        self._prefix = prefix
 
     def find(self, variables: Variables, leaves: Sequence[StateLeaf]) -> list[str | None]:
         """See `SlotNames`."""
@@ -223,10 +227,10 @@ class TF1Names:
     def _base(self, leaf: StateLeaf) -> tuple[str, int]:
         """The name of the leaf without number, and its number among those of the same name."""
         if leaf.primary is None:
-            return leaf.field, 0
+            return self._prefix + leaf.field, 0
         base = self._bases[leaf.field]
         same = [field for field, other in self._bases.items() if other == base]
-        return f"{leaf.primary}/{base}", same.index(leaf.field)
+        return f"{self._prefix}{leaf.primary}/{base}", same.index(leaf.field)
 
 
 def _marked(variables: Variables) -> dict[str, dict[str, tuple[str, ...]]]:

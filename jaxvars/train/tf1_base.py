@@ -30,6 +30,7 @@ class TF1Optimizer(Optimizer):
         name: str,
         var_list: Any,
         number: int | None,
+        scope: str,
         powers: Mapping[str, Any] | None = None,
         adjust: Callable[..., Any] | None = None,
         bases: Mapping[str, str] | None = None,
@@ -39,8 +40,9 @@ class TF1Optimizer(Optimizer):
             name,
             var_list,
             number=number,
+            scope=scope,
         )
-        self._names = TF1Names(name, number, dict(bases or dict.fromkeys(slots, name)))
+        self._names = TF1Names(name, number, dict(bases or dict.fromkeys(slots, name)), self._prefix)
         self._wants_step = callable(learning_rate)
         self._first_values = {**slots, **(powers or {})}
 

@@ -29,6 +29,7 @@ class GradientDescentOptimizer(TF1Optimizer):
       name: the optimizer's name.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -49,8 +50,11 @@ class GradientDescentOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
-        super().__init__(rules.SGDState, rules.sgd_rule, learning_rate, {}, name=name, var_list=var_list, number=number)
+        super().__init__(
+            rules.SGDState, rules.sgd_rule, learning_rate, {}, name=name, var_list=var_list, number=number, scope=scope
+        )
 
 
 class MomentumOptimizer(TF1Optimizer):
@@ -63,6 +67,7 @@ class MomentumOptimizer(TF1Optimizer):
       use_nesterov: whether to step by the gradient expected after the step.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -86,6 +91,7 @@ class MomentumOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         rule = rules.momentum_rule(momentum, use_nesterov)
         super().__init__(
@@ -96,6 +102,7 @@ class MomentumOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
@@ -114,6 +121,7 @@ class AdamOptimizer(TF1Optimizer):
       name: the optimizer's name, and the slots'.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -136,6 +144,7 @@ class AdamOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         super().__init__(
             rules.AdamState,
@@ -147,6 +156,7 @@ class AdamOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
@@ -165,6 +175,7 @@ class RMSPropOptimizer(TF1Optimizer):
       name: the optimizer's name, and the slots'.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -188,6 +199,7 @@ class RMSPropOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         make = rules.centered_rmsprop_rule if centered else rules.rmsprop_rule
         super().__init__(
@@ -198,6 +210,7 @@ class RMSPropOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
@@ -210,6 +223,7 @@ class AdagradOptimizer(TF1Optimizer):
       name: the optimizer's name, and the slots'.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -231,6 +245,7 @@ class AdagradOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         if initial_accumulator_value <= 0.0:
             raise InvalidArgumentError(f"initial_accumulator_value must be positive: {initial_accumulator_value}")
@@ -242,6 +257,7 @@ class AdagradOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
@@ -255,6 +271,7 @@ class AdadeltaOptimizer(TF1Optimizer):
       name: the optimizer's name, and the slots'.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -275,6 +292,7 @@ class AdadeltaOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         super().__init__(
             rules.AdadeltaState,
@@ -284,6 +302,7 @@ class AdadeltaOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
@@ -303,6 +322,7 @@ class FtrlOptimizer(TF1Optimizer):
       beta: added to the root of the sum of squares.
       var_list: what to optimize, as in `Optimizer`.
       number: as in `Optimizer`.
+      scope: as in `Optimizer`.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -330,6 +350,7 @@ class FtrlOptimizer(TF1Optimizer):
         var_list: Any = None,
         *,
         number: int | None = None,
+        scope: str = "",
     ) -> None:
         if learning_rate_power > 0.0:
             raise InvalidArgumentError(f"learning_rate_power {learning_rate_power} needs to be negative or zero")
@@ -354,6 +375,7 @@ class FtrlOptimizer(TF1Optimizer):
             name=name,
             var_list=var_list,
             number=number,
+            scope=scope,
         )
 
 
