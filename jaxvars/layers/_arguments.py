@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["check_dilation", "layout_of", "padding_of", "positive", "sizes", "training_flag"]
+__all__ = ["layout_of", "padding_of", "positive", "sizes", "training_flag"]
 
 _LAYOUTS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -50,15 +50,6 @@ def padding_of(padding: Any, layer: str, causal: bool = False) -> str:
         ways = " or ".join(f'"{way}"' for way in known)
         raise InvalidArgumentError(f"{layer}: padding is {ways}, got {padding!r}")
     return padding.upper()
-
-
-def check_dilation(layer: str, strides: tuple[int, ...], dilation_rate: tuple[int, ...]) -> None:
-    """Refuse strides together with dilation, as TF1 does."""
-    if max(strides) > 1 and max(dilation_rate) > 1:
-        raise InvalidArgumentError(
-            f"{layer}: `strides > 1` not supported in conjunction with `dilation_rate > 1`. Received: "
-            f"strides={strides} and dilation_rate={dilation_rate}. jv.nn's convolutions take both."
-        )
 
 
 def training_flag(training: Any) -> bool | jax.Array:

@@ -10,18 +10,16 @@ import jax
 from jaxvars import nn
 from jaxvars.arg_scope import add_arg_scope
 from jaxvars.initializers import zeros_initializer
-from jaxvars.layers._arguments import check_dilation, layout_of, padding_of, positive, sizes
-from jaxvars.layers.base import Function, KernelLayer, WeightRules
+from jaxvars.layers._convolution import ConvolutionLayer
+from jaxvars.layers.base import Function, WeightRules
 
 __all__ = ["Conv1D", "Conv2D", "Conv3D", "conv1d", "conv2d", "conv3d"]
 
 _CONVOLUTIONS = {1: nn.conv1d, 2: nn.conv2d, 3: nn.conv3d}
 
 
-class _Conv(KernelLayer):
+class _Conv(ConvolutionLayer):
     """What convolutions of any number of dimensions share."""
-
-    _dims: int
 
     def __init__(
         self,
@@ -59,19 +57,7 @@ class _Conv(KernelLayer):
             _scope=_scope,
             _reuse=_reuse,
         )
-        layer, dims = self._kind, self._dims
-        self.filters = positive(filters, f"{layer}: filters")
-        self.kernel_size = sizes(kernel_size, dims, f"{layer}: kernel_size")
-        self.strides = sizes(strides, dims, f"{layer}: strides")
-        self.data_format = data_format
-        self._layout = layout_of(data_format, dims, layer)
-        self.padding = padding_of(padding, layer, causal=dims == 1)
-        self.dilation_rate = sizes(dilation_rate, dims, f"{layer}: dilation_rate")
-        check_dilation(layer, self.strides, self.dilation_rate)
-
-    def check(self, inputs: Any) -> jax.Array:
-        """Refuse another rank and integers."""
-        return self._checked(inputs, self._dims + 2, exactly=True)
+        self._set_window(filters, kernel_size, strides, padding, data_format, dilation_rate)
 
     def build(self, input_shape: Any) -> None:
         """Make kernel and bias."""

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 from jaxvars import nn
 from jaxvars.arg_scope import add_arg_scope
 from jaxvars.initializers import zeros_initializer
-from jaxvars.layers._arguments import check_dilation, layout_of, padding_of, positive, sizes
-from jaxvars.layers.base import Function, KernelLayer, WeightRules
+from jaxvars.layers._arguments import positive
+from jaxvars.layers._convolution import ConvolutionLayer
+from jaxvars.layers.base import Function, WeightRules
 
 __all__ = ["SeparableConv1D", "SeparableConv2D", "separable_conv1d", "separable_conv2d"]
 
 
-class _SeparableConv(KernelLayer):
+class _SeparableConv(ConvolutionLayer):
     """What separable convolutions of any number of dimensions share. Their kernels are two."""
-
-    _dims: int
 
     def __init__(
         self,
@@ -63,20 +62,8 @@ class _SeparableConv(KernelLayer):
             _reuse=_reuse,
         )
         self._pointwise = WeightRules(pointwise_initializer, pointwise_regularizer, pointwise_constraint)
-        layer, dims = self._kind, self._dims
-        self.filters = positive(filters, f"{layer}: filters")
-        self.kernel_size = sizes(kernel_size, dims, f"{layer}: kernel_size")
-        self.strides = sizes(strides, dims, f"{layer}: strides")
-        self.data_format = data_format
-        self._layout = layout_of(data_format, dims, layer)
-        self.padding = padding_of(padding, layer, causal=dims == 1)
-        self.dilation_rate = sizes(dilation_rate, dims, f"{layer}: dilation_rate")
-        self.depth_multiplier = positive(depth_multiplier, f"{layer}: depth_multiplier")
-        check_dilation(layer, self.strides, self.dilation_rate)
-
-    def check(self, inputs: Any) -> jax.Array:
-        """Refuse another rank and integers."""
-        return self._checked(inputs, self._dims + 2, exactly=True)
+        self._set_window(filters, kernel_size, strides, padding, data_format, dilation_rate)
+        self.depth_multiplier = positive(depth_multiplier, f"{self._kind}: depth_multiplier")
 
     def build(self, input_shape: Any) -> None:
         """Make both kernels and the bias."""

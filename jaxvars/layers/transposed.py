@@ -10,18 +10,18 @@ import jax
 from jaxvars import nn
 from jaxvars.arg_scope import add_arg_scope
 from jaxvars.initializers import zeros_initializer
-from jaxvars.layers._arguments import layout_of, padding_of, positive, sizes
-from jaxvars.layers.base import Function, KernelLayer, WeightRules
+from jaxvars.layers._convolution import ConvolutionLayer
+from jaxvars.layers.base import Function, WeightRules
 
 __all__ = ["Conv2DTranspose", "Conv3DTranspose", "conv2d_transpose", "conv3d_transpose"]
 
 _CONVOLUTIONS = {2: nn.conv2d_transpose, 3: nn.conv3d_transpose}
 
 
-class _ConvTranspose(KernelLayer):
+class _ConvTranspose(ConvolutionLayer):
     """What transposed convolutions of any number of dimensions share."""
 
-    _dims: int
+    _shrinks = False
 
     def __init__(
         self,
@@ -58,17 +58,7 @@ class _ConvTranspose(KernelLayer):
             _scope=_scope,
             _reuse=_reuse,
         )
-        layer, dims = self._kind, self._dims
-        self.filters = positive(filters, f"{layer}: filters")
-        self.kernel_size = sizes(kernel_size, dims, f"{layer}: kernel_size")
-        self.strides = sizes(strides, dims, f"{layer}: strides")
-        self.data_format = data_format
-        self._layout = layout_of(data_format, dims, layer)
-        self.padding = padding_of(padding, layer)
-
-    def check(self, inputs: Any) -> jax.Array:
-        """Refuse another rank and integers."""
-        return self._checked(inputs, self._dims + 2, exactly=True)
+        self._set_window(filters, kernel_size, strides, padding, data_format)
 
     def build(self, input_shape: Any) -> None:
         """Make kernel and bias."""
