@@ -124,8 +124,8 @@ def _normalized(definition: Definition) -> Normalized:
     wanted = shape_as_tuple(definition.shape)
     if not compatible(wanted, value.shape):
         raise InvalidArgumentError(
-            f"Variable {name}: the initializer returned a value of shape {value.shape}, but shape={wanted} was asked for: "
-            "leave out shape=."
+            f"Variable {name}: the initializer returned a value of shape {value.shape}, but shape={wanted} was asked "
+            "for: leave out shape=."
         )
     return value
 
