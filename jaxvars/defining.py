@@ -250,6 +250,8 @@ class DefiningFrame(Frame):
             raise InvalidArgumentError(
                 f"initial_value must be specified{at_site()}: jv.Variable(initial_value, name=...)."
             )
+        if name is not None and not isinstance(name, str):
+            raise InvalidTypeError(f"The name of a variable is a string, got {name!r:.60}{at_site()}.")
         self.touch()
         trainable = resolve_trainable(trainable, synchronization, aggregation, name or "Variable")
         definition = Definition(
