@@ -311,6 +311,7 @@ VARIABLES = [
         "collections argument to Variable constructor must be a list, tuple, or set",
         where=NEW,
     ),
+    Case("type of name", lambda: jv.Variable(1.0, name=3), TypeError, "name of a variable is a string", HERE),
     Case("keyword", lambda: jv.Variable(1.0, name="new", trianable=False), TypeError, "trianable"),
     Case("synchronization", lambda: jv.Variable(1.0, synchronization="x"), ValueError, "Invalid variable sync"),
     Case(
