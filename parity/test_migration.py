@@ -1,4 +1,4 @@
-"""The program of `docs/migration.md`, before and after: TensorFlow runs the one, jaxvars the other, on one checkpoint."""
+"""The program of `docs/migration.md`: TensorFlow runs TF1's, jaxvars its own, and one checkpoint serves both."""
 
 from __future__ import annotations
 
