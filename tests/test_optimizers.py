@@ -696,3 +696,35 @@ def test_an_optimizer_built_in_a_scope_of_tf1_code():
     assert {"beta1_power", "b/MyAdam", "b/MyAdam_1"} <= set(both) and "beta1_power_1" not in both
     other = jv.train.Optimizer(optax.sgd(0.1, momentum=0.9), "SGD", scope="train/").init(variables)
     assert "train/b/SGD/trace" in other
+
+
+# -- sparse weights ----------------------------------------------------------------------------------------
+
+
+def test_optimizers_for_sparse_weights_set_small_ones_to_zero():
+    variables = jv.train.create_global_step(jv.Variables({"w": jnp.array([0.05, 1.0])}))
+    grads = {"w": jnp.array([0.125, 1.0])}
+    for optimizer in (
+        jv.train.ProximalGradientDescentOptimizer(0.25, l1_regularization_strength=0.5),
+        jv.train.ProximalAdagradOptimizer(0.25, l1_regularization_strength=0.5),
+        jv.train.AdagradDAOptimizer(0.25, "global_step", l1_regularization_strength=0.5),
+    ):
+        started = optimizer.init(variables)
+        after = jax.jit(lambda v, o=optimizer: o.apply_gradients(grads, v, "global_step"))(started)
+        assert float(after["w"][0]) == 0.0 != float(after["w"][1])
+        assert int(after["global_step"]) == 1 and optimizer.slots(after).keys() == started.keys() - variables.keys()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: jv.train.ProximalGradientDescentOptimizer(0.1, -1.0), InvalidArgumentError, "l1_regular"),
+        (lambda: jv.train.ProximalAdagradOptimizer(0.1, 0.0), InvalidArgumentError, "initial_accumulator_value must"),
+        (lambda: jv.train.AdagradDAOptimizer(0.1, "s", -0.1), InvalidArgumentError, "must be positive"),
+        (lambda: jv.train.AdagradDAOptimizer(0.1, "s").apply_gradients({"w": 1.0}, jv.Variables({"w": 1.0})),
+         NotFoundError, '"s" does not exist'),
+    ],
+)  # fmt: skip
+def test_bad_optimizers_for_sparse_weights(make, error, text):
+    with pytest.raises(error, match=text):
+        make()

@@ -40,11 +40,17 @@ from jaxvars.train.tf1_optimizers import (
     MomentumOptimizer,
     RMSPropOptimizer,
 )
+from jaxvars.train.tf1_proximal import (
+    AdagradDAOptimizer,
+    ProximalAdagradOptimizer,
+    ProximalGradientDescentOptimizer,
+)
 from jaxvars.train.waiting import checkpoints_iterator, wait_for_new_checkpoint
 from jaxvars.train.warm_start import init_from_checkpoint
 
 __all__ = [
     "AdadeltaOptimizer",
+    "AdagradDAOptimizer",
     "AdagradOptimizer",
     "AdamOptimizer",
     "CheckpointState",
@@ -55,6 +61,8 @@ __all__ = [
     "MetaGraph",
     "MomentumOptimizer",
     "Optimizer",
+    "ProximalAdagradOptimizer",
+    "ProximalGradientDescentOptimizer",
     "RMSPropOptimizer",
     "Saver",
     "assign_moving_average",
