@@ -124,7 +124,8 @@ class DefiningFrame(Frame):
             self._check_sharing(slot, shape, known_shape, dtype)
         else:
             self.check_given(slot, known_shape, known_dtype)
-        slot.asked = collections
+        if collections is not None:
+            slot.asked = collections
         self._join(slot, regularizer)
         return slot.handle
 

@@ -81,7 +81,8 @@ def get_variable(
       trainable: whether optimizers and `jv.grad` touch it (default True).
       collections: names of the collections it joins (default ``["variables"]``).
       caching_device: accepted for TF1's sake, without effect.
-      partitioner: accepted; a partitioned variable is one array under one name.
+      partitioner: ``(shape, dtype) -> counts``, how many slices along each axis, such as `jv.fixed_size_partitioner`:
+        the handle is then a `jv.PartitionedVariable`. Ignored for the shape ``[]``.
       validate_shape: accepted for TF1's sake; shapes are always known here.
       use_resource: accepted for TF1's sake, without effect.
       custom_getter: called as ``custom_getter(getter, name, ...)`` instead of the scope's.
@@ -94,8 +95,8 @@ def get_variable(
 
     Raises:
       FailedPreconditionError: outside a frame.
-      InvalidArgumentError: TF1's ``ValueError`` cases: the name exists or does not, shape or dtype differ from the
-        shared variable's, no shape can be known, a constant comes with a shape, an illegal name.
+      InvalidArgumentError: TF1's ``ValueError`` cases: the name exists or does not, shape, dtype or slices differ from
+        the shared variable's, no shape can be known, a constant comes with a shape, an illegal name.
       InvalidTypeError: an initializer or dtype of the wrong kind.
 
     Example:
