@@ -156,3 +156,30 @@ def test_an_absent_device() -> None:
         ours = str(error)
     phrase = "Cannot assign a device for operation v"
     assert phrase in theirs and phrase in ours
+
+
+@examples(20)
+@given(
+    slices=st.lists(st.sampled_from([None, 1, 2, 3]), min_size=1, max_size=5),
+    around=st.lists(devices, max_size=1),
+    ps_tasks=st.integers(1, 4),
+)
+def test_each_slice_takes_a_task(slices: list[int | None], around: list[str], ps_tasks: int) -> None:
+    """Here the slices are one array, which lives with the first of them."""
+
+    def made(module: Any) -> list[str]:
+        found: list[str] = []
+        with contextlib.ExitStack() as stack:
+            for block in [*around, module.train.replica_device_setter(ps_tasks=ps_tasks)]:
+                stack.enter_context(module.device(block))
+            for number, count in enumerate(slices):
+                cut = None if count is None else module.fixed_size_partitioner(count)
+                v = module.get_variable(f"v{number}", [6], partitioner=cut)
+                found.append(v.device if cut is None else next(iter(v)).device)
+        return found
+
+    with fresh_graph():
+        theirs = made(tf)
+    with jv.VariableStore():
+        ours = made(jv)
+    assert ours == theirs
