@@ -260,6 +260,5 @@ def _failed(task: Task, error: Exception) -> JaxvarsError:
     function = getattr(task.initializer, "function", task.initializer)
     name = getattr(function, "__qualname__", None) or repr(function)
     return kind(
-        f'Variable "{task.name}" ({task.dtype}{list(task.shape)}) could not be initialized by '
-        f"{name}: {what}{error}"
+        f'Variable "{task.name}" ({task.dtype}{list(task.shape)}) could not be initialized by {name}: {what}{error}'
     )

@@ -201,10 +201,12 @@ def as_initializer(initializer: Any, shape: Any, dtype: Any, name: str) -> Norma
         return Normalized(value, tuple(value.value.shape), value.dtype)
     if initializer is None:
         if dims is None:
+            own = name.rsplit("/", 1)[-1]
             raise InvalidArgumentError(
-                f"Variable {name} did not get an initializer, so its `shape` argument must be specified. Write one of:\n"
-                f"    jv.get_variable({name.rsplit('/', 1)[-1]!r}, [2, 3])                      # TF1's default initializer\n"
-                f"    jv.get_variable({name.rsplit('/', 1)[-1]!r}, initializer=jnp.zeros([2, 3]))    # the value's own shape"
+                f"Variable {name} did not get an initializer, so its `shape` argument must be specified. "
+                "Write one of:\n"
+                f"    jv.get_variable({own!r}, [2, 3])                           # TF1's default initializer\n"
+                f"    jv.get_variable({own!r}, initializer=jnp.zeros([2, 3]))    # the value's own shape"
             )
         initializer = default_initializer(dtype, name)
         if not is_fully_defined(dims):
