@@ -100,7 +100,18 @@ def test_import_pulls_in_no_heavy_package() -> None:
 def test_every_public_name_exists_and_is_documented() -> None:
     import jaxvars as jv
 
-    packages = [jv, jv.train, jv.layers, jv.nn, jv.losses, jv.checkpoint, jv.initializers, jv.regularizers, jv.errors]
+    packages = [
+        jv,
+        jv.train,
+        jv.layers,
+        jv.nn,
+        jv.losses,
+        jv.placement,
+        jv.checkpoint,
+        jv.initializers,
+        jv.regularizers,
+        jv.errors,
+    ]
     bare = [
         f"{package.__name__}.{name}"
         for package in packages

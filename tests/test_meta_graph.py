@@ -18,8 +18,8 @@ import pytest
 
 import jaxvars as jv
 from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
+from jaxvars.train import MetaGraph
 from jaxvars.train.graph_file import _HEAD, _MAGIC
-from jaxvars.train.meta_graph import MetaGraph
 
 BATCH = jax.ShapeDtypeStruct(jax.export.symbolic_shape("batch, 3"), "float32")
 X = np.arange(6.0, dtype=np.float32).reshape(2, 3)

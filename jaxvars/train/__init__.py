@@ -19,7 +19,8 @@ from jaxvars.train.global_steps import (
     get_or_create_global_step,
     global_step,
 )
-from jaxvars.train.meta_graph import MetaGraph, export_meta_graph, import_meta_graph
+from jaxvars.train.imported import MetaGraph
+from jaxvars.train.meta_graph import export_meta_graph, import_meta_graph
 from jaxvars.train.moving_averages import ExponentialMovingAverage
 from jaxvars.train.optimizer import Optimizer
 from jaxvars.train.saver import Saver
