@@ -153,10 +153,8 @@ class DefiningFrame(Frame):
         """Make a slot; its name is taken only once that has worked."""
         name = definition.name
         if store_key is None:
-            key = self._unique_key(name)
-            slot = self.make(definition._replace(name=key), key, None)
-            self.graph.unique_variable_name(name)
-        elif definition.partitioning is not None:
+            return self._new_unique_slot(definition)
+        if definition.partitioning is not None:
             return partitioning.new_slot(self, definition, store_key)
         else:
             key = self._key_of(name)
@@ -166,16 +164,27 @@ class DefiningFrame(Frame):
         self.slots[key] = slot
         return slot
 
-    def _unique_key(self, name: str) -> str:
-        """The key of a new ``tf.Variable``."""
+    def _new_unique_slot(self, definition: Definition) -> Slot:
+        """Make the slot of a new ``tf.Variable``."""
+        name = definition.name
         key = self.graph.unique_variable_name(name, take=False)
-        slot = self.slots.get(key)
-        if slot is None or slot.partitioning is None:
-            return key
-        # TF1's graph knows the slices of a partitioned variable only, and lets a second one have its name: no Saver
-        # took both. A key stands for one variable.
+        taken = self.slots.get(key)
+        before = None
+        if taken is not None and taken.partitioning is not None:
+            # TF1's graph knows the slices of a partitioned variable only, and lets a second one have its name: no
+            # Saver took both. A key stands for one variable.
+            before = self.graph.snapshot()
+            self.graph.unique_variable_name(name)
+            key = self.graph.unique_variable_name(name, take=False)
+        try:
+            slot = self.make(definition._replace(name=key), key, None)
+        except BaseException:
+            if before is not None:
+                self.graph.restore(before)
+            raise
         self.graph.unique_variable_name(name)
-        return self.graph.unique_variable_name(name, take=False)
+        self.slots[key] = slot
+        return slot
 
     def _key_of(self, name: str) -> str:
         if self.tf1_op_names:
