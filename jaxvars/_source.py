@@ -8,6 +8,8 @@ import sysconfig
 from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_SCOPES = _PACKAGE + "scopes" + os.sep
+_ASKS_GETTERS = _SCOPES + "request.py"
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 
 
@@ -19,12 +21,19 @@ def _is_library(filename: str) -> bool:
 def user_site() -> str:
     """Return ``"path/file.py:line"`` of the innermost call that is not library code, "" if none.
 
+    A custom getter is not where a variable is asked for: what called `get_variable` counts.
+
     Costs a few microseconds: call it where a variable is made or an error is raised, not where one is read.
     """
     frame: FrameType | None = sys._getframe(1)
+    site = ""
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not _is_library(filename):
-            return f"{filename}:{frame.f_lineno}"
+        if filename == _ASKS_GETTERS:
+            site = ""  # all user code so far was a getter's
+        elif not _is_library(filename):
+            site = site or f"{filename}:{frame.f_lineno}"
+        elif site and not filename.startswith(_SCOPES):
+            break
         frame = frame.f_back
-    return ""
+    return site

@@ -414,3 +414,19 @@ def test_a_getter_may_return_something_else_than_the_handle():
     assert out.dtype == jnp.bfloat16
     expected = (FLAT - FLAT.mean(1, keepdims=True)) / FLAT.std(1, keepdims=True) + 1.0
     np.testing.assert_allclose(out.astype(np.float32), expected, atol=0.03)
+
+
+def test_a_variable_is_defined_where_it_is_asked_for_not_in_its_getter():
+    def outer(getter, *args, **kwargs):
+        return getter(*args, **kwargs)
+
+    def inner(getter, *args, **kwargs):
+        return getter(*args, **kwargs)
+
+    def net(x):
+        with jv.variable_scope("a", custom_getter=outer), jv.variable_scope("b", custom_getter=inner):
+            return jv.layers.dense(x, 2)
+
+    model = jv.transform(net)
+    line = net.__code__.co_firstlineno + 2
+    assert {spec.defined_at for spec in model.specs(FLAT).variable_specs.values()} == {f"{__file__}:{line}"}
