@@ -153,8 +153,10 @@ class DefiningFrame(Frame):
         """Make a slot; its name is taken only once that has worked."""
         name = definition.name
         if store_key is None:
-            return self._new_unique_slot(definition)
-        if definition.partitioning is not None:
+            key = self._unique_key(name)
+            slot = self.make(definition._replace(name=key), key, None)
+            self._take_unique(name)
+        elif definition.partitioning is not None:
             return partitioning.new_slot(self, definition, store_key)
         else:
             key = self._key_of(name)
@@ -164,27 +166,30 @@ class DefiningFrame(Frame):
         self.slots[key] = slot
         return slot
 
-    def _new_unique_slot(self, definition: Definition) -> Slot:
-        """Make the slot of a new ``tf.Variable``."""
-        name = definition.name
+    def _clashes(self, key: str) -> bool:
+        """Whether a partitioned variable has this key, whose name is free to others.
+
+        TF1's graph knows the slices of a partitioned variable only, and lets a second one have its name: no Saver took
+        both. A key stands for one variable.
+        """
+        slot = self.slots.get(key)
+        return slot is not None and slot.partitioning is not None
+
+    def _unique_key(self, name: str) -> str:
+        """The key that a new ``tf.Variable`` would have."""
         key = self.graph.unique_variable_name(name, take=False)
-        taken = self.slots.get(key)
-        before = None
-        if taken is not None and taken.partitioning is not None:
-            # TF1's graph knows the slices of a partitioned variable only, and lets a second one have its name: no
-            # Saver took both. A key stands for one variable.
-            before = self.graph.snapshot()
-            self.graph.unique_variable_name(name)
-            key = self.graph.unique_variable_name(name, take=False)
-        try:
-            slot = self.make(definition._replace(name=key), key, None)
-        except BaseException:
-            if before is not None:
-                self.graph.restore(before)
-            raise
+        if not self._clashes(key):
+            return key
+        before = self.graph.snapshot()
         self.graph.unique_variable_name(name)
-        self.slots[key] = slot
-        return slot
+        key = self.graph.unique_variable_name(name, take=False)
+        self.graph.restore(before)
+        return key
+
+    def _take_unique(self, name: str) -> None:
+        """Take the name that `_unique_key` returns."""
+        if self._clashes(self.graph.unique_variable_name(name)):
+            self.graph.unique_variable_name(name)
 
     def _key_of(self, name: str) -> str:
         if self.tf1_op_names:
@@ -269,7 +274,7 @@ class DefiningFrame(Frame):
         )
         slot = self.slots.get(self._unique_key(definition.name))
         if slot is not None:  # a body that runs a second time within one JAX call
-            self.graph.unique_variable_name(definition.name)
+            self._take_unique(definition.name)
             self._join(slot, None)
             return slot.handle
         if has_creators():
