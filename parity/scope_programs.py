@@ -242,7 +242,7 @@ def _blocks(draw: st.DrawFn, bodies: st.SearchStrategy[Program], partitioners: b
     return draw(options(required, each))
 
 
-def programs(partitioners: bool = False, templates: bool = False) -> st.SearchStrategy[Program]:
+def programs(partitioners: bool = True, templates: bool = True) -> st.SearchStrategy[Program]:
     """Programs of a few statements, nested a few levels deep."""
     small = st.one_of(SMALL, get_statements(True)) if partitioners else SMALL
     bodies = st.lists(small, min_size=1, max_size=4)

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from tensorflow.python.ops import variable_scope
+from tensorflow.python.ops.variables import PartitionedVariable
 
 import jaxvars as jv
 from parity.live import fresh_graph, tf
@@ -21,11 +23,15 @@ class TensorFlow:
 
     api = tf
 
+    #: Whether a variable has an op name that is not its key.
+    renamed: bool
+
     def run(self, body: Callable[[], None]) -> None:
         self._pending: list[tuple[dict[str, Any], Any, bool]] = []
         self._drawn: dict[Any, bool] = {}
         with fresh_graph() as session:
             body()
+            self.renamed = any(variable.op.name != key for key, variable in _store()._vars.items())
             variables = [v for v in _made_variables() if v is not None]
             session.run(tf.variables_initializer(variables))
             for record, tensor, random in self._pending:
@@ -37,7 +43,8 @@ class TensorFlow:
                     record |= {"error": error, "late": True}
 
     def dtype(self, name: str) -> Any:
-        return {"np": np.float32, "tf": tf.float32}.get(name, name)
+        # Not the name itself: TensorFlow's partitioned variables and own functions take nothing but a DType.
+        return tf.float32 if name in ("np", "tf") else tf.as_dtype(name)
 
     def dtype_name(self, dtype: Any) -> str:
         return tf.as_dtype(dtype).name
@@ -88,7 +95,17 @@ class TensorFlow:
     def partitioner(self, kind: Statement) -> Any:
         return _partitioner(tf, kind)
 
+    def is_partitioned(self, variable: Any) -> bool:
+        return isinstance(variable, PartitionedVariable)
+
     def describe(self, variable: Any) -> dict[str, Any]:
+        if self.is_partitioned(variable):
+            return {
+                "name": variable.name,
+                "shape": variable.shape.as_list(),
+                "dtype": variable.dtype.base_dtype.name,
+                "partitions": variable._get_partitions(),
+            }
         if not isinstance(variable, tf.Variable):
             return {"computed": True, "shape": variable.shape.as_list(), "dtype": variable.dtype.base_dtype.name}
         fields = {
@@ -139,8 +156,6 @@ class TensorFlow:
 
 
 def _store() -> Any:
-    from tensorflow.python.ops import variable_scope
-
     return variable_scope._get_default_variable_store()
 
 
@@ -237,7 +252,17 @@ class Jaxvars:
     def partitioner(self, kind: Statement) -> Any:
         return _partitioner(jv, kind)
 
+    def is_partitioned(self, variable: Any) -> bool:
+        return isinstance(variable, jv.PartitionedVariable)
+
     def describe(self, variable: Any) -> dict[str, Any]:
+        if self.is_partitioned(variable):
+            return {
+                "name": variable.name,
+                "shape": variable.shape.as_list(),
+                "dtype": variable.dtype.name,
+                "partitions": variable._get_partitions(),
+            }
         if not isinstance(variable, jv.Variable):
             return {"computed": True, "shape": list(variable.shape), "dtype": variable.dtype.name}
         fields = {
@@ -247,7 +272,8 @@ class Jaxvars:
             "trainable": variable.trainable,
             "constraint": getattr(variable.constraint, "__name__", None),
         }
-        return fields if self.tf1_op_names else fields | {"key": variable.key}
+        slice_or_op_name = self.tf1_op_names or type(variable) is not jv.Variable
+        return fields if slice_or_op_name else fields | {"key": variable.key}
 
     def effect(self, variable: Any, method: str, *arguments: Any) -> dict[str, Any]:
         result = variable.value if method == "read" else getattr(variable, method)(*arguments)
