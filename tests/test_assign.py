@@ -465,7 +465,7 @@ ON_HANDLES = {
 @pytest.mark.parametrize("op", list(ON_HANDLES))
 def test_functions_take_a_handle_as_in_tf1(op):
     function, arguments = getattr(ops, op), ON_HANDLES[op]
-    variables = one([1.0, 2.0])
+    variables = one([1.0, 2.0], "float32")
     store = ops.VariableStore(variables=variables)
     with store:
         new = function(ops.get_variable("v", [2]), *arguments, use_locking=True, name="update")
@@ -487,7 +487,7 @@ def test_functions_over_handles_inside_a_scan():
         total = ops.get_variable("total", [], initializer=ops.zeros_initializer(), trainable=False)
         return jax.lax.scan(lambda carry, x: (carry, ops.assign_add(total, x)), None, xs)[1]
 
-    out, variables = ops.transform(net).apply(Variables({"total": 0.0}), jnp.arange(3.0))
+    out, variables = ops.transform(net).apply(Variables({"total": jnp.float32(0)}), jnp.arange(3.0, dtype=jnp.float32))
     assert out.tolist() == [0.0, 1.0, 3.0] and float(variables["total"]) == 3.0
 
 
@@ -513,7 +513,7 @@ def test_wrong_arguments_beside_handles(call, error, text):
 
 
 def test_a_value_of_another_shape():
-    variables = one([1.0, 2.0])
+    variables = one([1.0, 2.0], "float32")
     wider = ops.assign(variables, "v", [[1, 2, 3]], validate_shape=False)
     assert wider["v"].tolist() == [[1.0, 2.0, 3.0]] and wider["v"].dtype == jnp.float32
     assert wider._layout is variables._layout

@@ -609,7 +609,7 @@ def refused(kind: type[Exception], call: Any) -> str:
 
 def test_what_is_not_floating() -> None:
     text = "The variables must be half, float, or double"
-    counts = jv.Variables({"i": 1, "j": 2, "w": 1.0})
+    counts = jv.Variables({"i": jnp.int32(1), "j": jnp.int32(2), "w": 1.0})
     assert text + ": i:0 is int32, j:0 is int32" in refused(TypeError, lambda: EMA(0.5).init(counts))
 
     def net() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import jaxvars as jv
 
-X = jnp.ones([2])
+X = jnp.ones([2], jnp.float32)
 
 
 def scale(x: Any = X, name: str = "w") -> Any:
@@ -308,7 +308,7 @@ def twice(x: Any) -> Any:
 def test_each_frame_is_a_fresh_graph() -> None:
     model, other = jv.transform(twice), jv.transform(lambda x: [jv.variable_scope("s")(shared)(x), shared(x)])
     assert list(model.specs(X)) == list(model.init(0, X)) == ["shared/w"]
-    variables = jv.Variables({"shared/w": jnp.full([2], 3.0)})
+    variables = jv.Variables({"shared/w": jnp.full([2], 3.0, jnp.float32)})
     for _ in range(2):
         assert model(variables, X).tolist() == [9.0, 9.0]
     assert list(other.specs(X)) == ["s/shared/w"]
@@ -353,7 +353,7 @@ def traced_twice(x: Any) -> Any:
 def test_under_jax_transforms(fn: Any, expected: float) -> None:
     model = jv.transform(fn)
     assert {key: spec.shape for key, spec in model.specs(X).items()} == {"shared/w": (2,)}
-    variables = jv.Variables({"shared/w": jnp.full([2], 3.0)})
+    variables = jv.Variables({"shared/w": jnp.full([2], 3.0, jnp.float32)})
     for apply in (model.apply, jax.jit(model.apply)):
         np.testing.assert_allclose(apply(variables, X)[0], expected)
 
@@ -368,5 +368,5 @@ def test_assignments_in_a_template() -> None:
         return n.assign_add(1)
 
     count = jv.make_template("count", body)
-    out, variables = step(jv.Variables({"count/n": 0}))
+    out, variables = step(jv.Variables({"count/n": jnp.int32(0)}))
     assert [int(n) for n in out] == [1, 2, 3] and int(variables["count/n"]) == 3
