@@ -537,13 +537,13 @@ def test_an_average_at_module_level_serves_every_frame() -> None:
 def test_inside_scan_and_jit() -> None:
     ema = EMA(0.5, zero_debias=True)
 
-    def body(carry: Any, x: Any) -> Any:
-        v = jv.get_variable("v", [], initializer=jv.ones_initializer(), trainable=False)
-        v.assign_add(x)
-        ema.apply({"": v, "x": x})
-        return carry, ema.average(x).value  # pyright: ignore
-
     def net(xs: Any) -> Any:
+        def body(carry: Any, x: Any) -> Any:
+            v = jv.get_variable("v", [], initializer=jv.ones_initializer(), trainable=False)
+            v.assign_add(x)
+            ema.apply({"": v, "x": x})
+            return carry, ema.average(x).value  # pyright: ignore
+
         return jax.lax.scan(body, None, xs)[1]
 
     xs = jnp.array([2.0, 4.0])
