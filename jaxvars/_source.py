@@ -10,6 +10,7 @@ from types import FrameType
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _SCOPES = _PACKAGE + "scopes" + os.sep
 _ASKS_GETTERS = _SCOPES + "request.py"
+_LAYERS = _PACKAGE + "layers" + os.sep
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 
 
@@ -37,3 +38,14 @@ def user_site() -> str:
             break
         frame = frame.f_back
     return site
+
+
+def layer_called() -> str:
+    """Return the name of the function of `jaxvars.layers` that the user's code called, such as "dense", "" if none."""
+    frame: FrameType | None = sys._getframe(1)
+    name = ""
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        if frame.f_code.co_filename.startswith(_LAYERS):
+            name = frame.f_code.co_name
+        frame = frame.f_back
+    return name

@@ -14,7 +14,7 @@ from jaxvars._source import user_site
 from jaxvars.definition import Definition, Made, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
-from jaxvars.refusals import at_site, defined, own_scope
+from jaxvars.refusals import at_site, defined, reusing
 from jaxvars.scopes.collections import GraphKeys, Pending, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
 from jaxvars.scopes.names import check_variable_name
@@ -238,7 +238,7 @@ class DefiningFrame(Frame):
         return (
             f"Variable {name} does not exist, or was not created with jv.get_variable().{hint} It was asked for"
             f"{at_site()}, in a scope with reuse=True. Did you mean to set reuse=jv.AUTO_REUSE in "
-            f"variable_scope? Write:\n    with jv.variable_scope({own_scope()!r}, reuse=jv.AUTO_REUSE): ..."
+            f"variable_scope? Write:\n    {reusing()}"
             "    # makes what does not exist"
         )
 
@@ -342,7 +342,7 @@ def _already_exists(slot: Slot) -> str:
     return (
         f"Variable {slot.key} already exists, disallowed{at_site()}. Did you mean to set reuse=True or "
         f"reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)} Write one of:\n"
-        f"    with jv.variable_scope({own_scope()!r}, reuse=jv.AUTO_REUSE): ...    # to share it\n"
+        f"    {reusing()}    # to share it\n"
         "    with jv.variable_scope('another'): ...    # to make a second one"
     )
 

@@ -24,7 +24,7 @@ from jaxvars.errors import InvalidArgumentError
 from jaxvars.frame import Slot, current_frame
 from jaxvars.initializers import is_constant
 from jaxvars.partitioned import PartitionedVariable, PartSlot, Slice, SliceConstraint, part_slots
-from jaxvars.refusals import at_site, defined, own_scope
+from jaxvars.refusals import at_site, defined, reusing
 from jaxvars.scopes.getters import has_creators
 from jaxvars.scopes.names import check_variable_name
 from jaxvars.scopes.request import root_name_scope
@@ -155,7 +155,7 @@ def _share(slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any, cut: Pa
         raise InvalidArgumentError(
             f"Partitioned variable with name {slot.key} already exists{at_site()}. Did you mean to set reuse=True "
             f"or reuse=jv.AUTO_REUSE in variable_scope?{defined(slot)} Write one of:\n"
-            f"    with jv.variable_scope({own_scope()!r}, reuse=jv.AUTO_REUSE): ...    # to share it\n"
+            f"    {reusing()}    # to share it\n"
             "    with jv.variable_scope('another'): ...    # to make a second one"
         )
     found = slot.partitioning

@@ -15,7 +15,7 @@ import jax
 
 from jaxvars import _compat
 from jaxvars._calls import CUSTOM_RULE, LOOPS, jax_calls
-from jaxvars._source import user_site
+from jaxvars._source import layer_called, user_site
 from jaxvars.errors import JaxvarsError, TransformError
 from jaxvars.scopes.scope import get_variable_scope
 
@@ -275,6 +275,11 @@ def defined(slot: Slot) -> str:
     return f" Originally defined at {slot.defined_at}." if slot.defined_at else ""
 
 
-def own_scope() -> str:
-    """The current scope, as its ``with`` statement names it."""
-    return get_variable_scope().name.rsplit("/", 1)[-1]
+def reusing() -> str:
+    """The line that shares what exists: the ``with`` of the user's own scope, or the call of the layer."""
+    *outer, own = get_variable_scope().name.split("/")
+    layer = layer_called()
+    if layer and not outer:
+        return f"jv.layers.{layer}(..., name={own!r}, reuse=jv.AUTO_REUSE)"
+    # A layer opens a scope of its own, which no line of the user's names.
+    return f"with jv.variable_scope({(outer[-1] if layer else own)!r}, reuse=jv.AUTO_REUSE): ..."

@@ -430,3 +430,25 @@ def test_a_variable_is_defined_where_it_is_asked_for_not_in_its_getter():
     model = jv.transform(net)
     line = net.__code__.co_firstlineno + 2
     assert {spec.defined_at for spec in model.specs(FLAT).variable_specs.values()} == {f"{__file__}:{line}"}
+
+
+# -- errors name what the user wrote ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "line"),
+    [
+        ("d", None, "    jv.layers.dense(..., name='d', reuse=jv.AUTO_REUSE)    # to share it"),
+        (None, "s", "    with jv.variable_scope('s', reuse=jv.AUTO_REUSE): ...    # to share it"),
+        ("d", "s", "    with jv.variable_scope('s', reuse=jv.AUTO_REUSE): ...    # to share it"),
+    ],
+)
+def test_a_layer_that_exists_already(name, scope, line):
+    def net(x):
+        for _ in range(2):
+            with jv.variable_scope(scope or jv.get_variable_scope()):
+                jv.layers.dense(x, 2, name=name)
+
+    with pytest.raises(InvalidArgumentError) as caught:
+        jv.transform(net).specs(FLAT)
+    assert line in str(caught.value).splitlines()
