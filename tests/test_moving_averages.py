@@ -381,6 +381,34 @@ def test_shadows_of_holes_are_holes_until_init_is_called_again() -> None:
     assert variables["w/ExponentialMovingAverage"].tolist() == variables["w"].tolist()
 
 
+def test_a_state_of_a_plain_dict_goes_on() -> None:
+    ema = EMA(0.5)
+    loaded = jv.Variables(dict(ema.init(jv.Variables({"w": 1.0}))))  # membership and flags are lost
+    again = ema.init(loaded)
+    assert list(again) == ["w", "w/ExponentialMovingAverage"]
+    assert values(ema.apply(jv.assign(again, "w", 3.0)))["w/ExponentialMovingAverage"] == 2.0
+
+
+def test_variables_on_several_devices() -> None:
+    ema, devices = EMA(0.5, num_updates="global_step"), jax.devices()
+    variables = ema.init(state()).to({"net/w(/.*)?": devices[1], "global_step": devices[2]})
+    moved = ema.apply(jv.assign(variables, "net/w", [3.0, 4.0]))["net/w/ExponentialMovingAverage"]
+    np.testing.assert_allclose(moved, [1 + 0.9 * 2, 2 + 0.9 * 2], rtol=1e-6)
+    assert moved.devices() == {devices[1]}
+
+
+def test_shadows_of_restored_variables_begin_at_their_values() -> None:
+    def net() -> Any:
+        v = jv.get_variable("v", [], initializer=jv.ones_initializer())
+        EMA(0.5).apply([v])
+        return v * 1.0
+
+    variables = jv.transform(net).init(0, variables=jv.Variables({"v": 7.0}))
+    assert values(variables) == {"v": 7.0, "v/ExponentialMovingAverage": 7.0}
+    with pytest.raises(KeyError, match=r"(?s)v/ExponentialMovingAverage.*model\.init"):
+        jv.transform(net).apply(jv.Variables({"v": 7.0}))
+
+
 def test_averaged_puts_averages_in_place() -> None:
     ema = EMA(0.5)
     variables = ema.apply(jv.assign(ema.init(state()), "net/b", 3.0))

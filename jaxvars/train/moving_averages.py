@@ -12,8 +12,10 @@ from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvars._source import user_site
+from jaxvars.buffers import is_concrete
 from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.frame import open_frame
@@ -170,6 +172,8 @@ class ExponentialMovingAverage:
             )
         self._check_values(variables, keys)
         rest = self._rest(lambda ref: _scalar(variables, ref))
+        if is_concrete(rest) and rest.committed:
+            rest = np.asarray(rest)  # the counter may lie on another device than the variables
         shadows = {key: self.average_name(key) for key in keys}
         return replaced(
             variables, {name: _moved(variables[name], variables[key], rest) for key, name in shadows.items()}
@@ -261,7 +265,12 @@ class ExponentialMovingAverage:
     # Parts
 
     def _chosen(self, variables: Variables, var_list: Any) -> tuple[str, ...]:
-        keys = tuple(variables.trainable) if var_list is None else selected_keys(variables, var_list, "var_list")
+        if var_list is None:
+            # A state made of a plain dict is trainable as a whole, shadows too: those are not averaged again.
+            shadows = {self._shadow(key) for key in variables}
+            keys = tuple(key for key in variables.trainable if key not in shadows)
+        else:
+            keys = selected_keys(variables, var_list, "var_list")
         if not keys:
             what = "no variable is trainable" if var_list is None else f"var_list={var_list!r:.60} selects nothing"
             raise InvalidArgumentError(f"{self!r} has nothing to average: {what}")
