@@ -46,6 +46,14 @@ OURS = Api(
 X = np.linspace(-1, 1, 40, dtype=np.float32).reshape(2, 5, 4)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_fast() -> Iterator[None]:
+    """Small programs are sooner done slowly than they are optimized."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Without the deprecation warnings that TensorFlow's cells give of themselves, at the caller's line."""

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from examples.bert import BertConfig
+from examples.seq2seq import Config
 from parity.live import fresh_graph, tf
-from parity.zoo import bert_tf1, dcgan_tf1, resnet_tf1, siamese_tf1
+from parity.zoo import bert_tf1, dcgan_tf1, resnet_tf1, seq2seq_tf1, siamese_tf1
 from parity.zoo.twin import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,12 @@ def resnet_v1_50() -> None:
     resnet_tf1.resnet_v1_50(tf.zeros([1, 224, 224, 3]), training=False)
 
 
-BUILDERS: tuple[Callable[[], None], ...] = (siamese, dcgan, bert_base, resnet_v1_50)
+def seq2seq() -> None:
+    ids, lengths = tf.zeros([2, 3], tf.int32), tf.ones([2], tf.int32)
+    seq2seq_tf1.evaluate(Config(), ids, lengths, ids, lengths)
+
+
+BUILDERS: tuple[Callable[[], None], ...] = (siamese, dcgan, bert_base, resnet_v1_50, seq2seq)
 
 
 def main() -> None:

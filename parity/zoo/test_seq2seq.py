@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -26,6 +27,16 @@ KINDS = {
     "scaled Luong": dataclasses.replace(SMALL, attention="scaled_luong", encoder_type="uni"),
     "Luong, one layer": dataclasses.replace(SMALL, attention="luong", encoder_type="uni", num_layers=1),
 }
+
+
+@pytest.fixture(autouse=True)
+def compiled_fast() -> Iterator[None]:
+    """Small programs are sooner done slowly than they are optimized."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed")
 
 
