@@ -159,7 +159,7 @@ def test_collections_of_a_scope_are_those_below_its_name() -> None:
 
 def test_collections_of_a_scope_outside_a_frame() -> None:
     scope = VariableScope(name="a")
-    with pytest.raises(FailedPreconditionError, match=r"get_collection.*outside a frame"):
+    with pytest.raises(FailedPreconditionError, match=r"get_collection.*outside of a frame"):
         scope.get_collection("variables")
 
 
