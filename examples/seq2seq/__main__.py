@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.seq2seq", description=main.__doc__)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2, help="an even number with --encoder bi")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--longest", type=int, default=10, help="digits of the longest number")
     parser.add_argument("--rate", type=float, default=0.01)
@@ -55,7 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     config = Config(
-        num_units=options.units, encoder_type=options.encoder, attention=options.attention, dropout=options.dropout
+        num_units=options.units,
+        num_layers=options.layers,
+        encoder_type=options.encoder,
+        attention=options.attention,
+        dropout=options.dropout,
     )
     random = np.random.RandomState(0)
     test = draw(500, options.longest, random)

@@ -254,6 +254,17 @@ def static_bidirectional_rnn(
     Raises:
       InvalidTypeError: an argument is no cell, or `inputs` no list.
       InvalidArgumentError: as `dynamic_rnn`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxvars as jv
+      >>> def net(xs):
+      ...     cells = [jv.nn.rnn_cell.GRUCell(3) for _ in range(2)]
+      ...     return jv.nn.static_bidirectional_rnn(*cells, xs, dtype="float32")[0]
+      >>> model = jv.transform(net)
+      >>> xs = [jnp.ones([2, 4])] * 5
+      >>> len(model(model.init(0, xs), xs))
+      5
     """
     check_cell("cell_fw", cell_fw)
     check_cell("cell_bw", cell_bw)
