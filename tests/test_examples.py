@@ -116,6 +116,9 @@ def test_bert_config_files_are_read(tmp_path: Path) -> None:
     assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (1024, 24, 3072)
 
 
+embed = jax.jit(siamese.embedding)
+
+
 @pytest.mark.parametrize("name", ["v1_siamese", "v2_siamese"])
 def test_a_published_siamese_network_restores_by_its_names(name: str) -> None:
     """Somebody's weights of 2016, trained on MNIST, tell scikit-learn's digits apart; slots restore as well."""
@@ -125,11 +128,11 @@ def test_a_published_siamese_network_restores_by_its_names(name: str) -> None:
     digits = load_digits()
     images = (digits.images[..., None] / 16).astype(np.float32)
     drawn = jnp.pad(jax.image.resize(images, (len(images), 20, 20, 1), "linear"), ((0, 0), (4, 4), (4, 4), (0, 0)))
-    specs = siamese.embedding.specs(drawn)
     optimizer = jv.train.MomentumOptimizer(0.01, 0.9, use_nesterov=True)
-    variables = jv.checkpoint.restore(str(path), optimizer.init(specs))
-    assert len(variables) == 20
-    points = np.asarray(jax.jit(siamese.embedding)(variables, drawn))
+    state = jv.checkpoint.restore(str(path), optimizer.init(siamese.embedding.specs(drawn)))
+    assert len(state) == 20
+    variables = state.trainable
+    points = np.asarray(embed(variables, drawn))
     known = np.arange(len(points)) % 2 == 0
     found = siamese.accuracy(points[known], digits.target[known], points[~known], digits.target[~known])
     assert found > 0.65
