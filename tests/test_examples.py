@@ -76,6 +76,7 @@ def test_a_short_run_of_dcgan(
     assert len(out.split("Five drawn digits:\n\n")[1].splitlines()) == 8
 
 
+@pytest.mark.slow
 def test_a_short_run_of_bert(
     compiled_fast: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
