@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
 from jaxvars import _compat, partitioning, refusals
 from jaxvars._arguments import as_dtype
 from jaxvars._source import user_site
-from jaxvars.definition import Definition, Made, compatible, expected
+from jaxvars.definition import Definition, Made, asked_for, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
 from jaxvars.refusals import at_site, defined, reusing
@@ -24,6 +24,8 @@ from jaxvars.scopes.synchronization import resolve_trainable
 from jaxvars.variable import Variable
 
 __all__ = ["DefiningFrame"]
+
+Check: TypeAlias = Callable[[Slot], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class DefiningFrame(Frame):
         return False
 
     def given_slot(self, name: str) -> Slot | None:
-        """Return the slot of a variable whose value was given, where a glance tells that nothing has to be made."""
+        """Return a slot, not kept yet, of a variable whose value was given, where a glance tells that none is made."""
         return None
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
@@ -114,18 +116,28 @@ class DefiningFrame(Frame):
         if reuse is True and slot is None and not self.holds(name):
             partitioning.refuse_lone_slice(self, name)
             raise InvalidArgumentError(self._does_not_exist(name))
-        if slot is None and (slot := self.given_slot(name)) is None:
+        given: Slot | None = None
+        if slot is None and (slot := (given := self.given_slot(name))) is None:
             partitioning.refuse_lone_slice(self, name)
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             if has_creators():
                 return self._create_through_scopes(definition, name, regularizer)
-            slot = self._new_slot(definition, name)
-        if reuse is True:
+
+            def check(made: Slot) -> None:
+                if reuse is True:
+                    self._check_sharing(made, shape, known_shape, dtype)
+                else:
+                    self.check_given(made, known_shape, known_dtype)
+
+            slot = self._new_slot(definition, name, check)
+        elif reuse is True:
             self._check_sharing(slot, shape, known_shape, dtype)
         else:
             self.check_given(slot, known_shape, known_dtype)
-        if collections is not None:
-            slot.asked = collections
+        if given is not None:
+            self.graph.variable_op_name(name)
+            self._by_store_key[name] = self.slots[name] = given
+        slot.asked = collections
         self._join(slot, regularizer)
         return slot.handle
 
@@ -145,25 +157,35 @@ class DefiningFrame(Frame):
         """Make a variable as the creator scopes changed it."""
         fields = {k: v for k, v in changed.items() if k in Definition._fields}
         definition = definition._replace(initializer=changed.get("initial_value", definition.initializer), **fields)
-        slot = self._new_slot(definition, store_key)
+        slot = self._new_slot(definition, store_key, lambda made: self.check_given(made, *asked_for(definition)))
         self._join(slot, regularizer)
         return slot.handle
 
-    def _new_slot(self, definition: Definition, store_key: str | None) -> Slot:
-        """Make a slot; its name is taken only once that has worked."""
+    def _new_slot(self, definition: Definition, store_key: str | None, check: Check) -> Slot:
+        """Make a slot; its name is taken only once that has worked and `check` has found that it fits."""
         name = definition.name
         if store_key is None:
             key = self._unique_key(name)
-            slot = self.make(definition._replace(name=key), key, None)
+            slot = self.make_fitting(definition._replace(name=key), key, None, check)
             self._take_unique(name)
         elif definition.partitioning is not None:
-            return partitioning.new_slot(self, definition, store_key)
+            return partitioning.new_slot(self, definition, store_key, check)
         else:
             key = self._key_of(name)
-            slot = self.make(definition, key, store_key)
+            slot = self.make_fitting(definition, key, store_key, check)
             self.graph.variable_op_name(name)
             self._by_store_key[store_key] = slot
         self.slots[key] = slot
+        return slot
+
+    def make_fitting(self, definition: Definition, key: str, store_key: str | None, check: Check) -> Slot:
+        """Make a slot, and let go of it if it does not fit."""
+        slot = self.make(definition, key, store_key)
+        try:
+            check(slot)
+        except BaseException:
+            self.forget(slot)
+            raise
         return slot
 
     def _clashes(self, key: str) -> bool:
@@ -279,8 +301,7 @@ class DefiningFrame(Frame):
             return slot.handle
         if has_creators():
             return self._create_through_scopes(definition, None, None)
-        slot = self._new_slot(definition, None)
-        self.check_given(slot, *expected(slot.key, None, dtype, initial_value, converts=True))
+        slot = self._new_slot(definition, None, lambda made: self.check_given(made, *asked_for(definition)))
         slot.asked = collections
         self._join(slot, None)
         return slot.handle

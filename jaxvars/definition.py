@@ -22,7 +22,7 @@ from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, Placement
 from jaxvars.values import prepare
 
-__all__ = ["Definition", "Made", "at_home", "compatible", "define", "expected"]
+__all__ = ["Definition", "Made", "asked_for", "at_home", "compatible", "define", "expected"]
 
 
 class Definition(NamedTuple):
@@ -76,6 +76,12 @@ def expected(
     if converts and dtype is not None:
         found = as_dtype(dtype)
     return _constant_shape(initializer), found
+
+
+def asked_for(definition: Definition) -> tuple[tuple[int | None, ...] | None, Any]:
+    """Return what `expected` does, for the arguments of a definition."""
+    shape, dtype = definition.shape, definition.dtype
+    return expected(definition.name, shape, dtype, definition.initializer, definition.converts)
 
 
 def _constant_shape(value: Any) -> tuple[int, ...] | None:

@@ -157,10 +157,7 @@ class ApplyFrame(DefiningFrame):
         position = self.given._layout.index.get(name)
         if position is None or name in self.slots or self.tf1_op_names or has_creators():
             return None
-        slot = self._given_slot(position, name, name)
-        self.graph.variable_op_name(name)
-        self._by_store_key[name] = self.slots[name] = slot
-        return slot
+        return self._given_slot(position, name, name)
 
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
         """Look up the given value."""

@@ -6,7 +6,7 @@ slices are handles into it, registered under TF1's names, so that ``get_variable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import jax
@@ -19,7 +19,7 @@ from jaxvars._arguments import (
     shape_as_tuple,
     value_as_array,
 )
-from jaxvars.definition import Definition, compatible, expected
+from jaxvars.definition import Definition, asked_for, compatible
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.frame import Slot, current_frame
 from jaxvars.initializers import is_constant
@@ -94,13 +94,16 @@ def get_partitioned(frame: DefiningFrame, asked: Definition, partitioner: Any, r
     if slot is None:
         if has_creators():
             return root_name_scope(frame._create_through_scopes, definition, name, regularizer)
-        slot = frame._new_slot(definition, name)
+
+        def check(made: Slot) -> None:
+            if reuse is True:
+                frame._check_sharing(made, shape, shape, asked.dtype)
+            else:
+                frame.check_given(made, *asked_for(definition))
+
+        slot = frame._new_slot(definition, name, check)
     elif slot.partitioning != cut:  # gotten in an earlier run of this body, otherwise
         _slice(frame, slot, name, cut)
-    if reuse is True:
-        frame._check_sharing(slot, shape, shape, asked.dtype)
-    else:
-        frame.check_given(slot, *_expected(definition))
     for part in slot.handle:
         part._slot.asked = asked.collections
     frame._join(slot, regularizer)
@@ -143,10 +146,6 @@ def _constant(asked: Definition, shape: tuple[int, ...]) -> Any:
         return cast_host_value(array, dtype)
     check_dtype_change(array.dtype, dtype)
     return array.astype(dtype)
-
-
-def _expected(definition: Definition) -> tuple[tuple[int | None, ...] | None, Any]:
-    return expected(definition.name, definition.shape, definition.dtype, definition.initializer)
 
 
 def _share(slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any, cut: Partitioning | None, reuse: Any) -> Any:
@@ -230,7 +229,7 @@ def _is_plain(slot: Slot | None) -> bool:
     return slot is not None and slot.gotten and not isinstance(slot, PartSlot)
 
 
-def new_slot(frame: DefiningFrame, definition: Definition, store_key: str) -> Slot:
+def new_slot(frame: DefiningFrame, definition: Definition, store_key: str, check: Callable[[Slot], None]) -> Slot:
     """Make the slot of the whole and those of its slices; names are taken only once that has worked."""
     key = definition.name  # never an op's name: TF1 saved the slices under the name that was asked for
     check_variable_name(key)
@@ -242,9 +241,13 @@ def new_slot(frame: DefiningFrame, definition: Definition, store_key: str) -> Sl
         )
     cut = definition.partitioning
     assert cut is not None
-    slot = frame.make(definition, key, store_key)
-    if slot.shape != cut.shape:
-        frame.check_given(slot, cut.shape, None)
+
+    def check_all(made: Slot) -> None:
+        if made.shape != cut.shape:
+            frame.check_given(made, cut.shape, None)
+        check(made)
+
+    slot = frame.make_fitting(definition, key, store_key, check_all)
     _slice(frame, slot, store_key, cut)
     frame._by_store_key[store_key] = frame.slots[key] = slot
     return slot
