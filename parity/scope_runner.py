@@ -19,6 +19,7 @@ class Side(Protocol):
     """An implementation of the API."""
 
     api: Any
+    values: bool
 
     def run(self, body: Callable[[], None]) -> None:
         """Call `body` in a fresh graph, as often as need be: the last time counts."""
@@ -90,7 +91,7 @@ class Run:
             self.records.append({"collection": key} | self.names(self.api.get_collection(key)))
         self.records.append(self.side.losses())
         for variable in self.variables:
-            self.records.append({"at the end": True} | self.side.effect(variable, "read"))
+            self.records.append(self.side.effect(variable, "read"))
 
     def body(self, statements: Program) -> None:
         for statement in statements:
@@ -98,7 +99,7 @@ class Run:
 
     def attempt(self, statement: Statement, action: Callable[[], dict[str, Any]]) -> bool:
         """Record what `action` says, or the error it raises; whether it went well."""
-        here = {"statement": {k: v for k, v in statement.items() if k != "body"}}
+        here = {k: v for k, v in statement.items() if k != "body"}
         try:
             with self.side.nothing_taken_by_errors(statement):
                 fields = action()
@@ -108,7 +109,9 @@ class Run:
             raise
         except Exception as error:
             fields = {"error": error}
-        self.records.append(here | fields)
+        # The very object: TensorFlow's values come into it after the run.
+        fields["statement"] = here
+        self.records.append(fields)
         return "error" not in fields
 
     def pick(self, things: list[Any], number: int) -> Any:
@@ -148,10 +151,11 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         scope = self.api.get_variable_scope()
-        return {
+        # The scope of a template has none that can be entered again in TensorFlow.
+        original = {} if self.called else {"original_name_scope": scope.original_name_scope}
+        return original | {
             "scope": scope.name,
             "reuse": "auto" if scope.reuse is self.api.AUTO_REUSE else scope.reuse,
-            "original_name_scope": scope.original_name_scope,
             "name_scope": self.side.name_scope(),
             "dtype": self.side.dtype_name(scope.dtype),
             "has": [
@@ -348,7 +352,8 @@ class Run:
         self.attempt(statement, self.side.losses)
 
     def do_capture(self, statement: Statement) -> None:
-        self.scopes.append(self.api.get_variable_scope())
+        if not self.called:
+            self.scopes.append(self.api.get_variable_scope())
 
     def do_leave(self, statement: Statement) -> None:
         if self.called:
@@ -377,7 +382,7 @@ class Run:
                     target = statement["name"]
             return self.api.variable_scope(target, **self.keywords(statement))
 
-        self.enter(statement, make, keep=statement["target"] != "captured")
+        self.enter(statement, make, keep=statement["target"] not in ("captured", "root"))
 
     def do_again(self, statement: Statement) -> None:
         self.enter(statement, lambda: self.pick(self.managers, statement["of"]))
@@ -397,7 +402,9 @@ class Run:
 
         def watch(next_creator: Any, **kwargs: Any) -> Any:
             made = next_creator(**kwargs)
-            self.records.append({"creator saw": kwargs["name"], "trainable": made.trainable})
+            if self.side.is_partitioned(made) or "/part_" in made.name:
+                return made  # TensorFlow asks creators for each slice, jaxvars for the whole
+            self.records.append({"creator saw": kwargs["name"] or "Variable", "trainable": made.trainable})
             return made
 
         known = {"untrain": untrain, "sevens": sevens, "watch": watch}
@@ -447,7 +454,7 @@ class Run:
                 self.call(self.templates[-1], statement)
 
     def do_call(self, statement: Statement) -> None:
-        if self.templates:
+        if self.templates and not self.called:
             self.call(self.pick(self.templates, statement["of"]), statement)
 
     def call(self, template: Any, statement: Statement) -> None:
@@ -495,8 +502,10 @@ def same_error(theirs: BaseException, ours: BaseException) -> bool:
 
 def differences(theirs: Run, ours: Run) -> Iterator[str]:
     """Where two runs differ; fields that one of them does not have are not compared."""
-    for left, right in zip(theirs.records, ours.records, strict=False):
-        what = left.get("statement", {key: left[key] for key in list(left)[:1]})
+    for number, (left, right) in enumerate(zip(theirs.records, ours.records, strict=False)):
+        what = left.get("statement") or f"record {number} of {len(theirs.records)}"
+        if left.get("late") and not ours.side.values:
+            continue
         if "error" in left or "error" in right:
             if "error" not in left or "error" not in right or not same_error(left["error"], right["error"]):
                 yield f"{what}: TensorFlow {shown(left)}, jaxvars {shown(right)}"
@@ -511,7 +520,7 @@ def differences(theirs: Run, ours: Run) -> Iterator[str]:
 
 def field_differences(left: dict[str, Any], right: dict[str, Any]) -> Iterator[str]:
     """Where two records differ, in the fields that both have."""
-    for key in left.keys() & right.keys():
+    for key in left.keys() & right.keys() - {"statement"}:
         if key == "slices":
             for one, other in zip(left[key], right[key], strict=True):
                 yield from field_differences(one, other)

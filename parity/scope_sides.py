@@ -22,6 +22,7 @@ class TensorFlow:
     """Builds a graph; effects and reads are run in the order of the program when it is complete."""
 
     api = tf
+    values = True
 
     #: Whether a variable has an op name that is not its key.
     renamed: bool
@@ -29,11 +30,13 @@ class TensorFlow:
     def run(self, body: Callable[[], None]) -> None:
         self._pending: list[tuple[dict[str, Any], Any, bool]] = []
         self._drawn: dict[Any, bool] = {}
+        self._described: list[Any] = []
         with fresh_graph() as session:
             body()
             self.renamed = any(variable.op.name != key for key, variable in _store()._vars.items())
-            variables = [v for v in _made_variables() if v is not None]
-            session.run(tf.variables_initializer(variables))
+            # Some are in no collection and in no store.
+            variables = {id(v): v for v in [*_made_variables(), *self._described]}
+            session.run(tf.variables_initializer(list(variables.values())))
             for record, tensor, random in self._pending:
                 try:
                     value = session.run(tensor)
@@ -108,6 +111,7 @@ class TensorFlow:
             }
         if not isinstance(variable, tf.Variable):
             return {"computed": True, "shape": variable.shape.as_list(), "dtype": variable.dtype.base_dtype.name}
+        self._described.append(variable)
         fields = {
             "name": variable.name,
             "shape": variable.shape.as_list(),
