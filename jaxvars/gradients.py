@@ -37,8 +37,8 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns such a pair.
       wrt: what to differentiate. None: every trainable variable of a floating or complex dtype. Else a name
         or handle, a list of them, a pattern or rules as in `Variables.select`, or a view such as
-        ``variables.scope("head")``. Patterns choose among the trainable variables; those named in full need not be
-        trainable.
+        ``variables.scope("head")``. Patterns and views choose among the trainable variables; those named in full, and
+        a view of which none is trainable, need not be.
 
     Returns:
       A function of the same arguments that returns ``(value, gradients)``, where `value` is what `loss_fn`
@@ -206,7 +206,10 @@ def selected_keys(variables: Variables, selection: Any, op: str) -> tuple[str, .
         rows = zip(variables, variables._layout.trainable, variables._leaves, strict=True)
         return tuple(key for key, trainable, leaf in rows if trainable and _is_inexact(leaf))
     if isinstance(selection, Variables):
-        return tuple(sorted(variables._resolve(key) for key in selection))
+        keys = tuple(sorted(variables._resolve(key) for key in selection))
+        trainable = set(selected_keys(variables, None, op))
+        # A scope holds moving averages beside weights; a view of nothing trainable was chosen by hand.
+        return tuple(key for key in keys if key in trainable) or keys
     if callable(selection) and not hasattr(selection, "key"):
         return tuple(variables.select(selection))
     matches = parse_patterns(selection, op=op).resolve(variables)

@@ -87,6 +87,19 @@ def test_wrt_view(variables):
     assert kept() is None  # only the names are kept
 
 
+def test_a_view_chooses_among_trainable_variables_as_a_pattern_does():
+    variables = jv.Variables({"n/w": jnp.ones(2), "n/mean": jnp.ones(2)}).with_trainable({"n/mean": False})
+
+    def squares(v):
+        return jnp.sum(v["n/w"] ** 2) + jnp.sum(v["n/mean"] ** 2)
+
+    for wrt in (variables.scope("n"), "n/"):
+        assert list(jv.grad(squares, wrt=wrt)(variables)) == ["n/w"]
+    assert list(jv.grad(squares, wrt=variables.non_trainable)(variables)) == ["n/mean"]
+    optimizer = jv.train.AdamOptimizer(var_list=variables.scope("n"))
+    assert "n/mean/Adam" not in optimizer.init(variables)
+
+
 def test_agrees_with_numerical_gradients(variables):
     gradients = jv.grad(loss)(variables)
     for key in gradients:
