@@ -165,15 +165,18 @@ class DefiningFrame(Frame):
         """Make a slot; its name is taken only once that has worked and `check` has found that it fits."""
         name = definition.name
         if store_key is None:
-            key = self._unique_key(name)
+            key = self._free_key(name, self.graph.unique_variable_name)
             slot = self.make_fitting(definition._replace(name=key), key, None, check)
-            self._take_unique(name)
+            self._take_key(name, self.graph.unique_variable_name)
         elif definition.partitioning is not None:
             return partitioning.new_slot(self, definition, store_key, check)
         else:
             key = self._key_of(name)
             slot = self.make_fitting(definition, key, store_key, check)
-            self.graph.variable_op_name(name)
+            if self.tf1_op_names:
+                self._take_key(name, self.graph.variable_op_name)
+            else:
+                self.graph.variable_op_name(name)
             self._by_store_key[store_key] = slot
         self.slots[key] = slot
         return slot
@@ -197,25 +200,26 @@ class DefiningFrame(Frame):
         slot = self.slots.get(key)
         return slot is not None and slot.partitioning is not None
 
-    def _unique_key(self, name: str) -> str:
-        """The key that a new ``tf.Variable`` would have."""
-        key = self.graph.unique_variable_name(name, take=False)
+    def _free_key(self, name: str, unique: Callable[..., str]) -> str:
+        """The key that a new variable of this name would have; `unique` makes op names."""
+        key = unique(name, take=False)
         if not self._clashes(key):
             return key
         before = self.graph.snapshot()
-        self.graph.unique_variable_name(name)
-        key = self.graph.unique_variable_name(name, take=False)
+        while self._clashes(key):
+            unique(name)
+            key = unique(name, take=False)
         self.graph.restore(before)
         return key
 
-    def _take_unique(self, name: str) -> None:
-        """Take the name that `_unique_key` returns."""
-        if self._clashes(self.graph.unique_variable_name(name)):
-            self.graph.unique_variable_name(name)
+    def _take_key(self, name: str, unique: Callable[..., str]) -> None:
+        """Take the name that `_free_key` returns."""
+        while self._clashes(unique(name)):
+            pass
 
     def _key_of(self, name: str) -> str:
         if self.tf1_op_names:
-            return self.graph.variable_op_name(name, take=False)
+            return self._free_key(name, self.graph.variable_op_name)
         check_variable_name(name)
         taken = self.slots.get(name)
         if taken is not None and taken.store_key is None:
@@ -294,9 +298,9 @@ class DefiningFrame(Frame):
         definition = Definition(
             name or "Variable", None, dtype, initial_value, collections, trainable, constraint, converts=True
         )
-        slot = self.slots.get(self._unique_key(definition.name))
+        slot = self.slots.get(self._free_key(definition.name, self.graph.unique_variable_name))
         if slot is not None:  # a body that runs a second time within one JAX call
-            self._take_unique(definition.name)
+            self._take_key(definition.name, self.graph.unique_variable_name)
             self._join(slot, None)
             return slot.handle
         if has_creators():

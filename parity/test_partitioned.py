@@ -193,9 +193,15 @@ def library_sum(library: Any, variable: Any) -> Any:
 
 
 def is_lenient(calls: list[Request]) -> bool:
-    """Whether TensorFlow cuts, fills or converts a value silently that does not fit, which jaxvars refuses."""
+    """Whether TensorFlow cuts or converts a value silently that does not fit, or finds an error with a slice half made.
+
+    jaxvars refuses all of that before anything is made.
+    """
     values = {"list", "array"}
-    return any(call.initializer in values and (call.shape == [7] or call.dtype == "int32") for call in calls)
+    if any(call.initializer in values and (call.shape == [7] or call.dtype == "int32") for call in calls):
+        return True
+    pairs = [zip(call.shape or (), call.partitions or (), strict=False) for call in calls]
+    return any(count > size for pair in pairs for size, count in pair)
 
 
 @examples(150)

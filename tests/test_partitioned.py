@@ -285,6 +285,14 @@ def test_one_name_stands_for_one_variable() -> None:
             table("w")
             assert jv.Variable(0.0, name="w").key == "w_1" and jv.Variable(0.0, name="w").key == "w_2"
         assert list(store.variables) == ["taken", "w", "w_1", "w_2"]
+    with jv.VariableStore(0, tf1_op_names=True) as store:
+        table("v")
+        table("v_1")
+        jv.Variable(0.0, name="v")
+        with jv.name_scope("u"):
+            table("u_1")
+        jv.get_variable("u", [])  # TF1 would name both u_1 in a checkpoint
+    assert list(store.variables) == ["u_1", "u_2", "v", "v_1", "v_2"]
 
 
 def test_op_names_of_slices_are_unique_as_in_tf1() -> None:
