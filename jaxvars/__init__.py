@@ -132,10 +132,10 @@ from jaxvars.variables import (
 )
 
 if TYPE_CHECKING:
-    from jaxvars import checkpoint, layers, losses, nn, placement, train
+    from jaxvars import checkpoint, layers, losses, metrics, nn, placement, train
 
 # Rooms that not every program enters; imported at the first use.
-_LAZY = frozenset({"checkpoint", "layers", "losses", "nn", "placement", "train"})
+_LAZY = frozenset({"checkpoint", "layers", "losses", "metrics", "nn", "placement", "train"})
 
 
 def __getattr__(name: str) -> Any:
@@ -206,6 +206,7 @@ __all__ = [
     "local_variables_initializer",
     "losses",
     "make_template",
+    "metrics",
     "min_max_variable_partitioner",
     "model_variables",
     "moving_average_variables",

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("placement",),
     ("checkpoint",),
-    ("train", "layers", "nn", "losses", "interop"),
+    ("train", "layers", "nn", "losses", "metrics", "interop"),
     ("tour",),
     ("__init__", "__main__"),
 )  # fmt: skip
@@ -106,6 +106,7 @@ def test_every_public_name_exists_and_is_documented() -> None:
         jv.layers,
         jv.nn,
         jv.losses,
+        jv.metrics,
         jv.placement,
         jv.checkpoint,
         jv.initializers,

@@ -406,7 +406,7 @@ def test_a_getter_may_return_something_else_than_the_handle():
     variables = jv.Variables(
         {"half/dense/kernel": jnp.eye(6), "half/dense/bias": jnp.zeros(6)}
         | {"half/LayerNorm/gamma": jnp.ones(6), "half/LayerNorm/beta": jnp.ones(6)}
-    )
+    ).astype("float32")
     specs = model.specs(x)
     assert list(specs) == list(variables)
     assert {str(hole.dtype) for hole in specs.values()} == {"float32"}

@@ -81,7 +81,7 @@ def test_a_layer_made_outside_of_the_model_starts_anew_in_each_run():
         return dense(dense(x))
 
     model = jv.transform(net)
-    variables = jv.Variables({"dense/kernel": 2 * jnp.eye(4)})
+    variables = jv.Variables({"dense/kernel": 2 * jnp.eye(4, dtype=jnp.float32)})
     assert list(model.specs(FLAT)) == ["dense/kernel"]
     for _ in range(2):
         np.testing.assert_allclose(model(variables, FLAT), 4 * FLAT)
@@ -254,7 +254,7 @@ def test_an_empty_batch():
         return jv.layers.dense(jv.layers.flatten(x), 3)
 
     assert jax.eval_shape(lambda x: jv.transform(net).init(0, x), IMAGE[:0]) is not None
-    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jv.transform(net).specs(IMAGE[:0]))
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jv.transform(net).specs(IMAGE[:0]))
     assert jv.transform(net)(variables, IMAGE[:0]).shape == (0, 3)
 
 

@@ -66,7 +66,7 @@ def test_a_transposed_convolution_is_the_gradient():
 
     @jax.jit
     def both(x):
-        gradient = jax.vjp(lambda y: nn.conv2d(y, kernel, 2), jnp.zeros(wanted))[1](x)[0]
+        gradient = jax.vjp(lambda y: nn.conv2d(y, kernel, 2), jnp.zeros(wanted, jnp.float32))[1](x)[0]
         return gradient, nn.conv2d_transpose(x, kernel, wanted, 2)
 
     gradient, transposed = both(IMAGE)
