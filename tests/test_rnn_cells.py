@@ -46,6 +46,21 @@ class Add(cells.RNNCell):
         return state, state
 
 
+class Built(cells.RNNCell):
+    """Makes its variables beforehand and keeps the handles, as layers do."""
+
+    state_size = output_size = 3
+
+    def build(self, input_shape):
+        double = jv.regularizers.l2_regularizer(2.0)
+        self.kernel = self.add_variable("kernel", [input_shape[1], 3], regularizer=double)
+        self.scale = self.add_weight("scale", [], trainable=False, initializer=jv.ones_initializer())
+
+    def call(self, inputs, state, scope=None):
+        assert scope.name.endswith("built")
+        return inputs @ self.kernel * self.scale, state
+
+
 # -- frames ----------------------------------------------------------------------------------------------
 
 
@@ -53,18 +68,29 @@ def test_a_cell_serves_many_frames():
     cell = cells.MultiRNNCell([cells.GRUCell(3), Add(3)])
     model = jv.transform(lambda x: step(cell, x)[0])
     variables = model.init(0, ONES)
-    names = ["multi_rnn_cell/cell_0/gru_cell/gates/kernel", "multi_rnn_cell/cell_1/add/w"]
-    assert set(names) < set(variables)
+    scope = "multi_rnn_cell/cell_"
+    assert {f"{scope}0/gru_cell/gates/kernel", f"{scope}1/add/w"} < set(variables)
     first = model(variables, ONES)
     np.testing.assert_array_equal(jax.jit(model)(variables, ONES), first)
     with jv.VariableStore(variables=variables):
         np.testing.assert_allclose(step(cell)[0], first, rtol=1e-6)
         with jv.VariableStore(1) as other:  # a frame inside a frame, over the same cell
             step(cell)
-        step(cell)
+        np.testing.assert_allclose(step(cell)[0], first, rtol=1e-6)
         assert {v.key for v in cell.variables} == set(variables) == set(other.variables)
     gc.collect()
     assert not cell._places and not cell.__dict__.get("_keys_by_graph"), "something kept a frame alive"
+
+
+def test_what_a_cell_built_belongs_to_the_frame():
+    cell = Built()
+    model = jv.transform(lambda x: step(cell, x)[0])
+    variables = model.init(0, ONES)
+    with jv.VariableStore(variables=variables):
+        first = step(cell)[0]
+        model.apply(variables, ONES)
+        np.testing.assert_array_equal(step(cell)[0], first)
+        assert len(jv.global_variables()) == 2
 
 
 def test_a_first_call_that_fails_fixes_nothing():
@@ -117,19 +143,6 @@ def test_a_body_that_jax_traces_twice_finds_its_variables():
 
 
 def test_what_a_cell_says_of_itself():
-    class Built(cells.RNNCell):
-        state_size = output_size = 3
-
-        def build(self, input_shape):
-            self.kernel = self.add_variable(
-                "kernel", [input_shape[1], 3], regularizer=jv.regularizers.l2_regularizer(1.0)
-            )
-            self.scale = self.add_weight("scale", [], trainable=False, initializer=jv.ones_initializer())
-
-        def call(self, inputs, state, scope=None):
-            assert scope.name == "given/built"
-            return inputs @ self.kernel * self.scale, state
-
     with jv.VariableStore(0):
         cell = Built(name="built")
         assert (cell.name, cell.trainable, cell.variables) == ("built", True, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -69,6 +70,8 @@ class RNNCell:
     _dtype: Any = None
     _reuse: Any = None
     _input_dtype: Any = None
+    # The frame that what `build` left behind belongs to: one inside another may come between two calls.
+    _built_in: weakref.ref[NameGraph] | None = None
     # Where a call enters: own cells of users, unlike TF1's own, first re-enter the surrounding scope.
     _enters_surroundings = True
 
@@ -127,10 +130,11 @@ class RNNCell:
         if not self._enters_surroundings:
             return self._step(frame, inputs, state, scope, None)
         place = self._places.get(frame.graph)
-        outer = scope if scope is not None else place.outer if place and place.outer else get_variable_scope()
-        with variable_scope(outer, custom_getter=self._noting_getter) as entered:
-            kept = outer if isinstance(outer, VariableScope) else None
-            return self._step(frame, inputs, state, None if scope is None else entered, kept)
+        outer = place.outer if place and place.outer else get_variable_scope()
+        with variable_scope(outer if scope is None else scope, custom_getter=self._noting_getter) as entered:
+            if scope is not None:
+                return self._step(frame, inputs, state, entered, None)
+            return self._step(frame, inputs, state, None, outer)
 
     def _step(
         self, frame: Frame, inputs: Any, state: Any, scope: str | VariableScope | None, outer: VariableScope | None
@@ -144,8 +148,9 @@ class RNNCell:
             variable_scope(own, reuse=reuse, auxiliary_name_scope=False) as entered,
             name_scope(entered.original_name_scope),
         ):
-            if place is None:
+            if self._built_in is None or self._built_in() is not frame.graph:
                 self.build(jax.tree.map(jnp.shape, inputs))
+                self._built_in = weakref.ref(frame.graph)
             keywords = {"scope": entered} if "scope" in inspect.signature(self.call).parameters else {}
             result = self.call(inputs, state, **keywords)
         # Only now: a first call that raised has fixed nothing.
