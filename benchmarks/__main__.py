@@ -22,6 +22,7 @@ SECTIONS = {
     "trace": "benchmarks.trace",
     "assign": "benchmarks.assign",
     "init": "benchmarks.init",
+    "recurrent": "benchmarks.recurrent",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
