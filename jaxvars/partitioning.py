@@ -320,9 +320,11 @@ def create_partitioned_variables(
         )
     with variable_scope(name, "PartitionedVariable", reuse=reuse) as scope:
         given = scope.initializer if initializer is None else initializer
-        asked = Definition(scope.name, dims, dtype, given, collections, bool(trainable))
-        found = root_name_scope(get_partitioned, frame, asked, lambda **_: slicing, scope.reuse, scope.regularizer)
-        return list(found)
+        found = root_name_scope(
+            frame.get, scope.name, dims, dtype, given, scope.regularizer, scope.reuse, bool(trainable), collections,
+            partitioner=lambda **_: slicing,
+        )  # fmt: skip
+        return list(cast(PartitionedVariable, found))
 
 
 def _for(name: str) -> str:
