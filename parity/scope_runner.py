@@ -338,8 +338,8 @@ class Run:
 
     def do_collect(self, statement: Statement) -> None:
         def action() -> dict[str, Any]:
-            if statement["key"] == "regularization_losses":
-                raise Skip
+            if statement["key"] == "regularization_losses" or self.called:
+                raise Skip  # a template takes what joins the trainable variables meanwhile for a new one
             self.api.add_to_collection(statement["key"], self.variable(statement["of"]))
             return {}
 
