@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import jax
 
 from jaxvars import _compat, partitioning, refusals
-from jaxvars._arguments import as_dtype
+from jaxvars._arguments import as_dtype, shape_as_tuple
 from jaxvars._source import user_site
 from jaxvars.definition import Definition, Made, asked_for, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
 from jaxvars.frame import Frame, Slot
+from jaxvars.initializers import is_constant
 from jaxvars.refusals import at_site, defined, reusing
 from jaxvars.scopes.collections import GraphKeys, Pending, variable_collections
 from jaxvars.scopes.getters import create_variable, has_creators
@@ -156,8 +157,24 @@ class DefiningFrame(Frame):
     ) -> Variable:
         """Make a variable as the creator scopes changed it."""
         fields = {k: v for k, v in changed.items() if k in Definition._fields}
-        definition = definition._replace(initializer=changed.get("initial_value", definition.initializer), **fields)
-        slot = self._new_slot(definition, store_key, lambda made: self.check_given(made, *asked_for(definition)))
+        fields["name"] = changed.get("name") or definition.name or "Variable"
+        value = changed.get("initial_value", definition.initializer)
+        wanted = None
+        if value is not definition.initializer and is_constant(value):
+            # A value in place of the initializer has to fit the shape, and takes the dtype, that were asked for.
+            wanted = shape_as_tuple(fields.get("shape", definition.shape))
+            fields |= {"shape": None, "converts": True}
+        definition = definition._replace(initializer=value, **fields)
+
+        def check(made: Slot) -> None:
+            if not compatible(wanted, made.shape):
+                raise InvalidArgumentError(
+                    f"Shapes must be equal: variable {definition.name} was asked for with shape {wanted}, but a "
+                    f"variable_creator_scope gave it an initial_value of shape {made.shape}{at_site()}."
+                )
+            self.check_given(made, *asked_for(definition))
+
+        slot = self._new_slot(definition, store_key, check)
         self._join(slot, regularizer)
         return slot.handle
 
@@ -304,7 +321,7 @@ class DefiningFrame(Frame):
             self._join(slot, None)
             return slot.handle
         if has_creators():
-            return self._create_through_scopes(definition, None, None)
+            return self._create_through_scopes(definition._replace(name=name or ""), None, None)
         slot = self._new_slot(definition, None, lambda made: self.check_given(made, *asked_for(definition)))
         slot.asked = collections
         self._join(slot, None)
@@ -359,6 +376,7 @@ def _asked(definition: Definition) -> dict[str, Any]:
     """The keywords that a creator scope sees, under TF1's names."""
     asked = definition._asdict()
     asked["initial_value"] = asked.pop("initializer")
+    asked["name"] = definition.name or None  # a jv.Variable may come without one
     del asked["converts"]
     return asked
 

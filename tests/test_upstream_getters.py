@@ -138,6 +138,23 @@ def test_creator_scopes_rewrite_names_the_inner_one_first() -> None:
     assert seen == ["one_name", "one_name_2"]
 
 
+def test_what_a_creator_gives_has_to_fit() -> None:
+    seen: list[Any] = []
+
+    def sevens(next_creator: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["name"])
+        return next_creator(**(kwargs | {"initial_value": [7.0, 7.0]}))
+
+    with jv.variable_creator_scope(sevens):
+        assert jv.Variable(1.0).shape == (2,)
+        assert jv.get_variable("w", [2]).value.tolist() == [7.0, 7.0]
+        with pytest.raises(ValueError, match=r"variable w3 was asked for with shape \(3,\), but .* shape \(2,\)"):
+            jv.get_variable("w3", [3])
+        with pytest.raises(TypeError, match="expected int32"):
+            jv.get_variable("whole", [2], "int32")
+    assert seen == [None, "w", "w3", "whole"]
+
+
 def test_creator_scopes_closed_out_of_order_are_refused() -> None:
     """Upstream: testVariableCreatorNestingError."""
 
