@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_transform_table import CARRIERS, X
+from test_transform_table import _expected as expected_of
 
 import jaxvars as jv
 from jaxvars.partitioned import Slice
@@ -574,6 +576,36 @@ def test_frames_and_transforms() -> None:
         w = table()
         assert w.value.tolist() == [2, 2, 4, 4]
     assert store.variables[w].tolist() == [2, 2, 4, 4] and store.variables[next(iter(w))].tolist() == [2, 2]
+
+
+def made_inside(run: Any) -> Any:
+    """Makes and reads a partitioned variable inside a transform, and writes a slice of another one."""
+
+    def layer(x: Any, writes: bool) -> Any:
+        if writes:
+            _, second = table("count", trainable=False)
+            second.assign(second + 1.0)
+        first, second = table("w", [2], initializer=[1.0, 2.0])
+        return x * (first.value[0] + second.value[0]) / 2
+
+    return lambda x, writes: run(lambda y: layer(y, writes), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CARRIERS)
+def test_slices_under_every_transform(name: str) -> None:
+    carrier = CARRIERS[name]
+    model = jv.transform(made_inside(carrier.run))
+    variables = model.init(0, X, carrier.writes)
+    assert list(variables) == ["count", "w"] if carrier.writes else ["w"]
+    for apply in (model.apply, jax.jit(model.apply, static_argnums=2)):
+        out, after = apply(variables, X, carrier.writes)
+        np.testing.assert_allclose(out, expected_of(carrier, name) * X, rtol=1e-5)
+        if carrier.writes:
+            assert after["count"].tolist() == [0, 0, carrier.times, carrier.times]
+    if carrier.differentiable and not carrier.writes:
+        grads = jv.grad(lambda v: jnp.sum(model.apply(v, X, False)[0]))(variables)
+        assert np.isfinite(grads["w"]).all() and (grads["w"] != 0).all()
 
 
 def test_a_write_under_vmap_is_refused() -> None:
