@@ -212,8 +212,8 @@ def call_one(library, shared, x, place, kind, name, reuse):
 
 
 @examples(60)
-@given(st.lists(CALLS, max_size=5), st.sampled_from([None, "s"]))
-def test_names(calls, shared_name):
+@given(st.lists(CALLS, max_size=5), st.sampled_from([None, "s"]), st.booleans())
+def test_names(calls, shared_name, tf1_op_names):
     def run(library, x, names):
         """The names after each call, or that it was refused."""
         shared = library.layers.Dense(4, name=shared_name)
@@ -236,8 +236,11 @@ def test_names(calls, shared_name):
     with fresh_graph():
         expected = run(tf, tf.constant(x), lambda: [v.op.name for v in tf.global_variables()])
     found = []
-    names = jv.transform(lambda x: found.extend(run(jv, x, lambda: [v.op.name for v in jv.global_variables()])))
-    names.specs(x)
+
+    def model(x):
+        found.extend(run(jv, x, lambda: [v.op.name for v in jv.global_variables()]))
+
+    jv.transform(model, tf1_op_names=tf1_op_names).specs(x)
     if expected[-1:] == ["refused"]:  # what was made before a refusal may stay in TensorFlow
         assert found[-1:] == ["refused"]
         expected, found = expected[:-1], found[:-1]

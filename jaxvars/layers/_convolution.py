@@ -9,7 +9,7 @@ import jax
 
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.layers._arguments import layout_of, padding_of, positive, sizes
-from jaxvars.layers.base import KernelLayer
+from jaxvars.layers._kernel import KernelLayer
 from jaxvars.nn._windows import check_fits, spatial_axes
 
 __all__ = ["ConvolutionLayer"]

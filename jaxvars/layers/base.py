@@ -12,14 +12,15 @@ from weakref import WeakKeyDictionary, ref
 import jax
 import jax.numpy as jnp
 
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars import _compat
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
 from jaxvars.frame import Frame, current_frame
 from jaxvars.regularizers import sum_regularizer
 from jaxvars.scopes import GraphKeys, VariableScope, get_variable_scope, name_scope, variable_scope
-from jaxvars.store import add_to_collection, get_collection, get_variable
+from jaxvars.store import get_collection, get_variable
 from jaxvars.variable import Variable
 
-__all__ = ["Function", "KernelLayer", "Layer", "WeightRules", "checked_input"]
+__all__ = ["Function", "Layer", "WeightRules"]
 
 Function = Callable[[Any], Any]
 
@@ -41,6 +42,13 @@ class _Place(NamedTuple):
     scope: VariableScope
     keys: dict[str, str]
     made: dict[str, Any]
+
+    def let_go(self, frame: Frame) -> None:
+        """Keep nothing that a getter made inside a transform, which ends before the frame does."""
+        self.made.update({name: _GONE for name, value in self.made.items() if _compat.is_leaked(value, frame.trace)})
+
+
+_GONE = object()
 
 
 class Layer:
@@ -135,7 +143,10 @@ class Layer:
                 self._input_dtype = jnp.result_type(leaves[0]) if leaves else None
                 self._built_in = ref(frame)
                 self.build(jax.tree.map(jnp.shape, inputs))
-            return self.call(inputs, *args, **kwargs)
+            try:
+                return self.call(inputs, *args, **kwargs)
+            finally:
+                self._places[frame].let_go(frame)
 
     def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer: TF1's other spelling."""
@@ -236,7 +247,7 @@ class Layer:
         """The handle of one variable, of the frame that is open."""
         frame = current_frame(f"{type(self).__name__}.{name}")
         place = self._places.get(frame)
-        if place is not None and name in place.made:
+        if place is not None and place.made.get(name, _GONE) is not _GONE:
             return place.made[name]
         if place is None or name not in place.keys:
             raise FailedPreconditionError(
@@ -324,70 +335,3 @@ class Layer:
     def count_params(self) -> int:
         """Return how many numbers the layer's variables hold."""
         return sum(math.prod(variable.shape) for variable in self._handles())
-
-
-class KernelLayer(Layer):
-    """What dense layers and convolutions share: a kernel, a bias, an activation."""
-
-    def __init__(
-        self,
-        activation: Function | None,
-        use_bias: bool,
-        kernel: WeightRules,
-        bias: WeightRules,
-        activity_regularizer: Function | None,
-        trainable: bool,
-        name: str | None,
-        dtype: Any,
-        *,
-        _scope: str | VariableScope | None = None,
-        _reuse: Any = None,
-    ) -> None:
-        super().__init__(trainable, name, dtype, _scope=_scope, _reuse=_reuse)
-        self.activation = activation
-        self.use_bias = use_bias
-        self.activity_regularizer = activity_regularizer
-        self._kernel = kernel
-        self._bias = bias
-
-    @property
-    def kernel(self) -> Any:
-        """The handle of the kernel, after the first call."""
-        return self._weight("kernel")
-
-    @property
-    def bias(self) -> Any:
-        """The handle of the bias, after the first call; None without one."""
-        return self._weight("bias") if self.use_bias else None
-
-    def _finish(self, x: jax.Array) -> jax.Array:
-        """Apply the activation, and collect the loss of the activity regularizer."""
-        if self.activation is not None:
-            x = self.activation(x)
-        if self.activity_regularizer is not None:
-            loss = self.activity_regularizer(x)
-            if loss is not None:
-                add_to_collection(GraphKeys.REGULARIZATION_LOSSES, loss)
-        return x
-
-    def _checked(self, inputs: Any, ndim: int, *, exactly: bool = False) -> jax.Array:
-        """The input as an array, after a check of what can be wrong before anything is made."""
-        if self.activation is not None and not callable(self.activation):
-            raise InvalidTypeError(
-                f"{self._kind}: activation is a function such as jax.nn.relu, or None, not {self.activation!r}"
-            )
-        return checked_input(inputs, self._kind, ndim, exactly=exactly, dtype=self.dtype)
-
-
-def checked_input(inputs: Any, layer: str, min_ndim: int, *, exactly: bool = False, dtype: Any = None) -> jax.Array:
-    """Return `inputs` as a floating array, after a check of its rank; of `dtype`, where that is given."""
-    x = jnp.asarray(inputs)
-    if x.ndim < min_ndim or (exactly and x.ndim != min_ndim):
-        kind = "ndim" if exactly else "min_ndim"
-        raise InvalidArgumentError(
-            f"{layer}: the input is incompatible with the layer: expected {kind}={min_ndim}, found "
-            f"ndim={x.ndim}. Full shape received: {x.shape}"
-        )
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise InvalidTypeError(f"{layer} takes floating numbers, got {x.dtype}. Cast: inputs.astype(jnp.float32)")
-    return x if dtype is None else x.astype(dtype)

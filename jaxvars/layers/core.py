@@ -14,7 +14,8 @@ from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import zeros_initializer
 from jaxvars.layers._arguments import positive, training_flag
-from jaxvars.layers.base import Function, KernelLayer, Layer, WeightRules, checked_input
+from jaxvars.layers._kernel import KernelLayer, checked_input
+from jaxvars.layers.base import Function, Layer, WeightRules
 
 __all__ = ["Dense", "Dropout", "Flatten", "dense", "dropout", "flatten"]
 

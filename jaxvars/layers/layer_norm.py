@@ -12,7 +12,8 @@ from jaxvars import nn
 from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import ones_initializer, zeros_initializer
-from jaxvars.layers.base import Function, Layer, checked_input
+from jaxvars.layers._kernel import checked_input
+from jaxvars.layers.base import Function, Layer
 from jaxvars.scopes import GraphKeys
 from jaxvars.store import add_to_collections
 

@@ -15,7 +15,8 @@ from jaxvars.arg_scope import add_arg_scope
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers import as_initializer, ones_initializer, zeros_initializer
 from jaxvars.layers._arguments import positive, training_flag
-from jaxvars.layers.base import Function, Layer, WeightRules, checked_input
+from jaxvars.layers._kernel import checked_input
+from jaxvars.layers.base import Function, Layer, WeightRules
 from jaxvars.nn.normalization import SMALLEST_FUSED_EPSILON
 from jaxvars.scopes import get_variable_scope
 
