@@ -31,10 +31,10 @@ def stack():
 
 def scoped():
     with jv.variable_scope("a"):
-        first = jv.layers.dense(FLAT, 2)
+        jv.layers.dense(FLAT, 2)
         jv.layers.dense(FLAT, 2)
     with jv.variable_scope("a", reuse=True):
-        np.testing.assert_array_equal(first, jv.layers.dense(FLAT, 2)) if concrete(first) else None
+        jv.layers.dense(FLAT, 2)
         jv.layers.dense(FLAT, 2)
     with jv.variable_scope("b", regularizer=half):
         jv.layers.dense(FLAT, 2)
@@ -50,19 +50,13 @@ def reused():
     jv.layers.dense(FLAT, 2, trainable=False)
 
 
-def concrete(x):
-    return not isinstance(x, jax.core.Tracer)
-
-
 @pytest.mark.parametrize("build", [stack, scoped, reused])
 def test_names_are_tensorflows(build):
     golden = GOLDEN["names"][build.__name__]
-    model = jv.transform(build)
-    variables = model.init(0)
+    variables = jv.transform(build).specs()
     assert list(variables._layout.creation_order) == golden["variables"]
     trainable = [key for key in variables._layout.creation_order if variables.variable_specs[key].trainable]
     assert trainable == golden["trainable"]
-    model.apply(variables)
 
 
 def test_regularizers_add_to_the_scopes():
