@@ -175,6 +175,7 @@ class DefiningFrame(Frame):
             self.check_given(made, *asked_for(definition))
 
         slot = self._new_slot(definition, store_key, check)
+        slot.asked = definition.collections
         self._join(slot, regularizer)
         return slot.handle
 

@@ -155,6 +155,13 @@ def test_what_a_creator_gives_has_to_fit() -> None:
     assert seen == [None, "w", "w3", "whole"]
 
 
+def test_a_variable_of_a_creator_joins_collections_again() -> None:
+    with jv.variable_creator_scope(lambda next_creator, **kwargs: next_creator(**kwargs)):
+        local = jv.get_local_variable("local", [2])
+    jv.add_to_collection("local_variables", local)
+    assert jv.local_variables() == [local, local]
+
+
 def test_creator_scopes_closed_out_of_order_are_refused() -> None:
     """Upstream: testVariableCreatorNestingError."""
 
