@@ -255,6 +255,10 @@ class Run:
         def action() -> dict[str, Any]:
             if self.sevens:
                 raise Skip  # for Variable alone: get_variable has a shape of its own
+            constant = statement.get("initializer", {}).get("kind") in ("tensor", "python", "initialized")
+            sliced = "partitioner" in statement or self.api.get_variable_scope().partitioner is not None
+            if constant and sliced and "shape" in statement:
+                raise Skip  # TensorFlow cuts slices from a value of any size
             function = self.api.get_variable if statement["do"] == "get" else self.api.get_local_variable
             return self.note(function(statement["name"], **self.keywords(statement)))
 
@@ -264,6 +268,8 @@ class Run:
 
     def do_variable(self, statement: Statement) -> None:
         def action() -> dict[str, Any]:
+            if self.called and "collections" in statement:
+                raise Skip  # what joins the trainable variables without being trainable
             kind = statement["initializer"]
             # In JAX an array is as good as a number: it is converted where no value is lost.
             if "dtype" in statement and (kind["kind"] != "python" or isinstance(kind["value"], bool)):
