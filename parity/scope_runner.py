@@ -78,6 +78,7 @@ class Run:
         self.wholes: list[Any] = []
         self.scopes: list[Any] = [self.api.get_variable_scope()]
         self.managers: list[Any] = []
+        self.open: list[Any] = []
         self.templates: list[Any] = []
         self.touched = False
         self.sevens = 0
@@ -255,8 +256,11 @@ class Run:
         def action() -> dict[str, Any]:
             if self.sevens:
                 raise Skip  # for Variable alone: get_variable has a shape of its own
-            constant = statement.get("initializer", {}).get("kind") in ("tensor", "python", "initialized")
-            sliced = "partitioner" in statement or self.api.get_variable_scope().partitioner is not None
+            scope = self.api.get_variable_scope()
+            inherited = scope.initializer is not None and not callable(scope.initializer)
+            kind = statement.get("initializer", {"kind": "python" if inherited else ""})["kind"]
+            constant = kind in ("tensor", "python", "initialized")
+            sliced = "partitioner" in statement or scope.partitioner is not None
             if constant and sliced and "shape" in statement:
                 raise Skip  # TensorFlow cuts slices from a value of any size
             function = self.api.get_variable if statement["do"] == "get" else self.api.get_local_variable
@@ -424,6 +428,8 @@ class Run:
 
         def action() -> dict[str, Any]:
             manager = make()
+            if any(manager is other for other in self.open):
+                raise Skip
             yielded = manager.__enter__()
             entered.append(manager)
             if hasattr(yielded, "original_name_scope"):
@@ -433,11 +439,14 @@ class Run:
         if not self.attempt(statement, action):
             return
         (manager,) = entered
+        self.open.append(manager)
         try:
             self.body(statement["body"])
         except BaseException as error:
+            self.open.pop()
             manager.__exit__(type(error), error, error.__traceback__)
             raise
+        self.open.pop()
         manager.__exit__(None, None, None)
         if keep:
             self.managers.append(manager)
