@@ -112,9 +112,13 @@ class Template:
     def _scope_of_now(self) -> VariableScope:
         if open_frame() is None:
             return VariableScope(name=self._unique_name or self._name, custom_getter=self._custom_getter)
-        # Ops come later: the name scope stays untaken until the first call.
+        # Ops come later: the name scope stays untaken until the first call. TF1 inherits all but the dtype here.
         with variable_scope(
-            self._unique_name, self._name, custom_getter=self._custom_getter, auxiliary_name_scope=False
+            self._unique_name,
+            self._name,
+            custom_getter=self._custom_getter,
+            dtype="float32",
+            auxiliary_name_scope=False,
         ) as scope:
             return scope
 

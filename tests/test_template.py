@@ -370,3 +370,11 @@ def test_assignments_in_a_template() -> None:
     count = jv.make_template("count", body)
     out, variables = step(jv.Variables({"count/n": jnp.int32(0)}))
     assert [int(n) for n in out] == [1, 2, 3] and int(variables["count/n"]) == 3
+
+
+def test_a_scope_made_at_once_has_the_dtype_of_tf1() -> None:
+    with jv.VariableStore(rng=0), jv.variable_scope("half", dtype="float16"):
+        now, later = (
+            jv.make_template("t", lambda: jv.get_variable("w", [2]), create_scope_now_=flag) for flag in (True, False)
+        )
+        assert (now().dtype, later().dtype) == ("float32", "float16")
