@@ -272,6 +272,8 @@ class Run:
 
     def do_variable(self, statement: Statement) -> None:
         def action() -> dict[str, Any]:
+            if self.sevens and "dtype" in statement:
+                raise Skip  # TensorFlow converts the creator's array to any dtype without a word
             if self.called and "collections" in statement:
                 raise Skip  # what joins the trainable variables without being trainable
             kind = statement["initializer"]
