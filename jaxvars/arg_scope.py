@@ -142,7 +142,7 @@ class arg_scope(ScopeDecorator):
 
     Args:
       list_ops_or_scope: a list or tuple of functions, each decorated by `add_arg_scope` (the functions of `jv.layers`
-        are, and `jv.get_variable`); or a captured scope.
+        are); or a captured scope. Variables have `jv.variable_scope` for this.
       **kwargs: the defaults, by the names of the functions' arguments; none with a captured scope.
 
     Yields:

@@ -251,9 +251,9 @@ class Frame:
         """As `touch`, for code that depends on Python state which JAX does not see, such as an `arg_scope`."""
         trace = _compat.current_trace()
         if trace is not self.trace and trace not in self._seen:
+            self.touch()
             if self.eager and self.may_stage and self._is_cached_by_jax(trace):
                 raise NeedsStaging
-            self.touch()
 
     def note(self, slot: Slot) -> None:
         """Mark a variable as gotten in this run of the visited function."""

@@ -12,7 +12,6 @@ import jax
 
 from jaxvars import _compat
 from jaxvars._source import user_site
-from jaxvars.arg_scope import add_arg_scope
 from jaxvars.defining import DefiningFrame
 from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, TransformError
@@ -47,7 +46,6 @@ def _frame(what: str) -> DefiningFrame:
     return frame
 
 
-@add_arg_scope
 def get_variable(
     name: str,
     shape: Any = None,
@@ -142,7 +140,6 @@ def _say_where(error: Exception, name: Any) -> None:
         error.args = (f"{text}\n  Variable {get_variable_scope().prefix}{name} was asked for at {site}.",)
 
 
-@add_arg_scope
 def get_local_variable(
     name: str,
     shape: Any = None,

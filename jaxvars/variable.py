@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxvars import _compat
 from jaxvars._operators import ArrayOperators
@@ -282,7 +283,7 @@ class Variable(ArrayOperators):
         slot = self._slot
         bound = prepare_limit(slot.key, slot.shape, slot.dtype, limit, slot.defined_at)
         before = slot.frame.read(slot)
-        if is_concrete(before) and not isinstance(bound, jax.core.Tracer) and int(before) >= int(bound):
+        if is_concrete(before) and not isinstance(bound, Tracer) and int(before) >= int(bound):
             raise OutOfRangeError(f"Reached limit of {int(bound)}: count_up_to on variable {slot.key}.")
         slot.frame.write(slot, UPDATES["count_up_to"](before, jnp.asarray(bound)))
         return before

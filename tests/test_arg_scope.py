@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import pickle
 import threading
+import weakref
 from types import FunctionType
 from typing import Any
 
@@ -255,16 +257,25 @@ def test_a_thread_begins_without_scopes() -> None:
     assert seen == [1]
 
 
-def test_get_variable_takes_scoped_arguments() -> None:
-    ones = jv.ones_initializer()
-    scope = jv.arg_scope([jv.get_variable, jv.get_local_variable], initializer=ones, trainable=False)
-    with jv.VariableStore(0) as store, scope:
-        jv.get_variable("a", [2])
-        jv.get_variable("b", [2], trainable=True)
-        jv.get_local_variable("c", [2], trainable=True)  # never, as in TF1
-    trainable = {key: spec.trainable for key, spec in store.variables.variable_specs.items()}
-    assert trainable == {"a": False, "b": True, "c": False}
-    assert all(value.tolist() == [1.0, 1.0] for value in store.variables.values())
+def test_eager_models_keep_nothing_that_inner_functions_close_over() -> None:
+    """Once a scope was opened, layers look for one, also inside a transform: a run that is given up leaves nothing."""
+
+    def closed_over() -> weakref.ref[Any]:
+        array = jnp.ones([1, 8])
+
+        def net(x: Any) -> Any:
+            return jax.jit(lambda y: jv.layers.dense(y * array, 8))(x)
+
+        model = jv.transform(net)
+        variables = model.init(0, array)
+        for _ in range(2):
+            model.apply(variables, jnp.ones([1, 8]))
+        return weakref.ref(array)
+
+    with jv.arg_scope([jv.layers.dense], use_bias=False):
+        array = closed_over()
+    gc.collect()
+    assert array() is None
 
 
 def test_layers_as_slim_code_calls_them() -> None:

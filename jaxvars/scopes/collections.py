@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias, cast
 
@@ -60,14 +59,17 @@ class GraphKeys:
 CollectionsSnapshot: TypeAlias = dict[str, tuple[list[Any], int | list[Any]]]
 
 
-class Pending(ABC):
-    """An item whose value is worked out when its collection is read."""
+class Pending:
+    """An item whose value is worked out when its collection is read.
+
+    Not an abstract class: `isinstance` of one runs Python code, and each variable is asked when it joins.
+    """
 
     __slots__ = ()
 
-    @abstractmethod
     def resolve(self) -> Any:
         """Return the value; ``None`` where there is none, and then the item is left out."""
+        return None
 
 
 class Collections:
