@@ -16,7 +16,14 @@ import pytest
 import jaxvars as jv
 
 ROOT = Path(__file__).parents[1]
-RUN = ["README.md", "docs/transforms.md", "docs/checkpoints.md", "docs/devices.md", "docs/exported-models.md"]
+RUN = [
+    "README.md",
+    "docs/transforms.md",
+    "docs/checkpoints.md",
+    "docs/devices.md",
+    "docs/exported-models.md",
+    "docs/migration.md",
+]
 WRITTEN = [
     *RUN,
     "CHANGELOG.md",
@@ -24,6 +31,7 @@ WRITTEN = [
     "docs/how-it-works.md",
     "docs/guide-rows.md",
     "docs/upstream-tests.md",
+    "examples/README.md",
 ]
 COMMANDS = ['pip install ".[tour]" && python -m jaxvars tour', 'pip install -e ".[test]" && pytest']
 DATA = "jaxvars/tour/data"  # the packaged TensorFlow checkpoint, as a clone has it
