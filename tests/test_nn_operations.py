@@ -300,3 +300,10 @@ def test_fused_batch_norm_mixes_moments():
 def test_errors(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_what_jax_has_is_named():
+    with pytest.raises(AttributeError, match=r"'relu': JAX has it, write jax\.nn\.relu"):
+        _ = nn.relu
+    with pytest.raises(AttributeError, match=r"'erosion2d'$"):
+        _ = nn.erosion2d

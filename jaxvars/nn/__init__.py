@@ -6,6 +6,10 @@ TF1's arguments. What `jax.nn` has under the same name and with the same meaning
 and ``jnp.tanh``. Every argument that is an array may be a `jv.Variable` handle.
 """
 
+from typing import NoReturn
+
+import jax
+
 from jaxvars.nn import rnn_cell
 from jaxvars.nn.basics import bias_add, crelu, dropout, l2_loss, leaky_relu, relu_layer, xw_plus_b, zero_fraction
 from jaxvars.nn.convolutions import (
@@ -111,3 +115,9 @@ __all__ = [
     "xw_plus_b",
     "zero_fraction",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    is_jax = not name.startswith("_") and hasattr(jax.nn, name)
+    hint = f": JAX has it, write jax.nn.{name}" if is_jax else ""
+    raise AttributeError(f"module 'jaxvars.nn' has no attribute {name!r}{hint}")
