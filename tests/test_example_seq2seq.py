@@ -78,6 +78,7 @@ def test_half_precision_computes_with_what_is_stored_in_float32(compiled_fast: N
     np.testing.assert_allclose(near, exact, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_short_run(compiled_fast: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--steps", "2", "--units", "4", "--batch", "4", "--longest", "3", "--layers", "1"]
     monkeypatch.setattr(

@@ -123,6 +123,7 @@ def test_plain_jax_keeps_what_a_function_of_a_module_closes_over(run: Any) -> No
         outer(X)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("checked")
 def test_plain_jax_keeps_a_ref_that_a_differentiated_scan_writes() -> None:
     def loss(w: Any) -> Any:
