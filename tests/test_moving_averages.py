@@ -403,10 +403,10 @@ def test_shadows_of_restored_variables_begin_at_their_values() -> None:
         EMA(0.5).apply([v])
         return v * 1.0
 
-    variables = jv.transform(net).init(0, variables=jv.Variables({"v": 7.0}))
+    variables = jv.transform(net).init(0, variables=jv.Variables({"v": np.float32(7)}))
     assert values(variables) == {"v": 7.0, "v/ExponentialMovingAverage": 7.0}
     with pytest.raises(KeyError, match=r"(?s)v/ExponentialMovingAverage.*model\.init"):
-        jv.transform(net).apply(jv.Variables({"v": 7.0}))
+        jv.transform(net).apply(jv.Variables({"v": np.float32(7)}))
 
 
 def test_averaged_puts_averages_in_place() -> None:

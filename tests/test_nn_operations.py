@@ -124,7 +124,7 @@ def test_handles_are_arrays():
     def net(x):
         w = jv.get_variable("w", [3, 3, 4, 2])
         p = jv.get_variable("p", [1, 1, 8, 3])
-        y = nn.separable_conv2d(nn.convolution(x, w, "SAME") @ jnp.ones([2, 4]), w, p)
+        y = nn.separable_conv2d(nn.convolution(x, w, "SAME") @ jnp.ones([2, 4], "float32"), w, p)
         y = nn.conv2d_transpose(y, jv.get_variable("t", [2, 2, 5, 3]), [2, 12, 10, 5], 2)
         labels = jv.get_variable("labels", [5], "int32")
         return nn.embedding_lookup(jv.get_variable("table", [4, 3]), labels), nn.l2_normalize(p), nn.leaky_relu(y)
