@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 
 from parity.live import examples
+from parity.scope_differences import differences
 from parity.scope_programs import Program, programs
-from parity.scope_runner import Run, differences
+from parity.scope_runner import Run
 from parity.scope_sides import InApply, InSpecs, Jaxvars, TensorFlow
 
 MAKING = ("get", "get_local", "variable", "call")
