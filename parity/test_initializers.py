@@ -308,6 +308,9 @@ def test_fixed_values(
     if isinstance(left, ValueError) and isinstance(right, TypeError):
         assert "Too many elements" in str(left)  # of two mistakes, jaxvars sees the other first
         return
+    if "does not fit" in str(right):
+        assert dtype == "uint8" and np.min(value) < 0  # TensorFlow wraps a number around, jaxvars never does
+        return
     check_alike(left, right)
     if not isinstance(left, Exception):
         np.testing.assert_array_equal(left, right)
@@ -338,7 +341,8 @@ def test_drawn_integers(kind: str, dtype: str, shape: tuple[int, ...]) -> None:
     case = Case(kind, {}, "object", shape, dtype)
     left, right = theirs(case), ours(case)
     assert isinstance(left, Exception) == isinstance(right, Exception), (left, right)
-    if dtype == "int32":  # elsewhere TensorFlow's own class depends on the kernel that refuses
+    two_mistakes = kind == "orthogonal" and len(shape) == 1
+    if dtype == "int32" and not two_mistakes:  # elsewhere TensorFlow's own class depends on the kernel that refuses
         check_alike(left, right)
 
 

@@ -195,3 +195,10 @@ def test_errors(call, error, text):
         with pytest.raises(error, match=text):
             call()
         assert jv.losses.get_losses() == []
+
+
+def test_a_loss_that_is_not_collected_takes_its_name():
+    with jv.VariableStore(0):
+        jv.losses.absolute_difference([1.0], [2.0], loss_collection=None)
+        jv.losses.absolute_difference([1.0], [4.0])
+        assert [float(loss) for loss in jv.losses.get_losses(scope="absolute_difference_1")] == [3.0]

@@ -47,10 +47,11 @@ jax.tree_util.register_pytree_node(
 
 def collect_loss(value: jax.Array, scope: str | None, default: str, loss_collection: str | None) -> jax.Array:
     """Add a loss to a collection, where one is open, under the name that TF1 gives its op; return it."""
-    if loss_collection is not None and open_frame() is not None:
-        with name_scope(scope, default):
+    if open_frame() is not None:
+        with name_scope(scope, default):  # taken whether or not the loss is collected
             name = f"{get_current_name_scope()}/value:0"
-        add_to_collection(loss_collection, _NamedLoss(value, name))
+        if loss_collection is not None:
+            add_to_collection(loss_collection, _NamedLoss(value, name))
     return value
 
 
