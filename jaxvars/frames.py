@@ -22,6 +22,7 @@ from jaxvars.frame import Slot, trace_key
 from jaxvars.initializers import needs_key
 from jaxvars.scopes.collections import variable_collections
 from jaxvars.scopes.getters import has_creators
+from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
 
@@ -69,7 +70,7 @@ class SpecsFrame(DefiningFrame):
         made = at_home(made, key, self.graph, definition.partitioning)
         slot = self._slot(definition, key, store_key, made)
         self.holes[key] = made.hole
-        self.records.append(slot_spec(slot))
+        self.records.append(slot_spec(slot, definition.partitioning))
         slot.value = self._stand_in(made, key)
         return slot
 
@@ -227,7 +228,7 @@ class HandFrame(ApplyFrame):
             slot.value = self._made_value(made, slot)
             self._bring(slot)
         slot.written = True
-        self.made.append((slot_spec(slot), slot))
+        self.made.append((slot_spec(slot, definition.partitioning), slot))
         return slot
 
     def forget(self, slot: Slot) -> None:
@@ -309,8 +310,9 @@ def with_values(variables: Variables, values: Mapping[str, Any]) -> Variables:
     return variables._with_leaves(leaves)
 
 
-def slot_spec(slot: Slot) -> VariableSpec:
-    """Return the spec of a slot."""
+def slot_spec(slot: Slot, cut: Partitioning | None) -> VariableSpec:
+    """Return the spec of a slot, which a partitioner cut like this."""
+    slices = 1 if cut is None else cut.partitions[cut.axis]
     return VariableSpec(
         slot.key,
         slot.shape,
@@ -320,4 +322,5 @@ def slot_spec(slot: Slot) -> VariableSpec:
         placement=slot.placement,
         defined_at=slot.defined_at,
         constraint=slot.constraint,
+        partition=None if cut is None or slices == 1 else (cut.axis, slices),
     )

@@ -13,13 +13,13 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from jax.tree_util import DictKey
 
 from jaxvars.spec import Constraint, Placement, VariableSpec
 
-__all__ = ["Core", "Layout", "make_layout"]
+__all__ = ["Core", "Layout", "Notes", "make_layout"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,35 @@ _MAX_VIEWS = 256
 CoreFields: TypeAlias = tuple[
     tuple[str, ...], tuple[bool, ...], tuple[tuple[str, ...], ...], tuple[Constraint | None, ...]
 ]
+
+
+class Notes(NamedTuple):
+    """What is known of each variable beside what is compared; per key, but for the order of creation.
+
+    Attributes:
+      placement: a device string, `PartitionSpec` or None.
+      defined_at: ``"file.py:line"`` or "".
+      file_dtype: the dtype of the checkpoint that the value came from, "" where it is the variable's own.
+      partition: (axis, number of slices) or None.
+      creation_order: the keys in the order in which they were created.
+    """
+
+    placement: tuple[Placement, ...]
+    defined_at: tuple[str, ...]
+    file_dtype: tuple[str, ...]
+    partition: tuple[tuple[int, int] | None, ...]
+    creation_order: tuple[str, ...]
+
+    def subset(self, positions: Sequence[int], keys: Sequence[str]) -> Notes:
+        """Return the notes of the variables at these positions, which have these keys."""
+        kept = set(keys)
+        return Notes(
+            tuple(self.placement[i] for i in positions),
+            tuple(self.defined_at[i] for i in positions),
+            tuple(self.file_dtype[i] for i in positions),
+            tuple(self.partition[i] for i in positions),
+            tuple(key for key in self.creation_order if key in kept),
+        )
 
 
 # Below this size one flat copy is as fast as two short ones.
@@ -123,10 +152,8 @@ class Layout:
 
     Attributes:
       core: the compared part.
-      placement: per key a device string, `PartitionSpec` or None.
+      notes: the rest.
       placed: whether any variable has a placement.
-      defined_at: per key ``"file.py:line"`` or "".
-      creation_order: the keys in the order in which they were created.
     """
 
     __slots__ = (
@@ -134,29 +161,19 @@ class Layout:
         "_views",
         "bits",
         "core",
-        "creation_order",
-        "defined_at",
         "index",
         "keys",
+        "notes",
         "placed",
-        "placement",
     )
 
-    def __init__(
-        self,
-        core: Core,
-        placement: tuple[Placement, ...],
-        defined_at: tuple[str, ...],
-        creation_order: tuple[str, ...],
-    ) -> None:
+    def __init__(self, core: Core, notes: Notes) -> None:
         self.core = core
         self.keys = core.keys
         self.index = core.index
         self.bits = core.bits
-        self.placement = placement
-        self.placed = placement.count(None) != len(placement)
-        self.defined_at = defined_at
-        self.creation_order = creation_order
+        self.notes = notes
+        self.placed = notes.placement.count(None) != len(notes.placement)
         self._views: dict[Any, Any] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -179,9 +196,22 @@ class Layout:
         return self
 
     def __reduce__(self) -> Any:
-        core = self.core
-        fields = (core.keys, core.trainable, core.collections, core.constraints)
-        return _intern_layout, (fields, self.placement, self.defined_at, self.creation_order)
+        return _intern_layout, (self._fields, self.notes)
+
+    @property
+    def placement(self) -> tuple[Placement, ...]:
+        """Per key a device string, `PartitionSpec` or None."""
+        return self.notes.placement
+
+    @property
+    def defined_at(self) -> tuple[str, ...]:
+        """Per key ``"file.py:line"`` or ""."""
+        return self.notes.defined_at
+
+    @property
+    def creation_order(self) -> tuple[str, ...]:
+        """The keys in the order in which they were created."""
+        return self.notes.creation_order
 
     @property
     def trainable(self) -> tuple[bool, ...]:
@@ -200,16 +230,18 @@ class Layout:
 
     def spec(self, position: int, shape: tuple[int, ...], dtype: Any) -> VariableSpec:
         """Return the spec of the variable at `position`, whose shape and dtype its value knows."""
-        core = self.core
+        core, notes = self.core, self.notes
         return VariableSpec(
             core.keys[position],
             shape,
             dtype,
             core.trainable[position],
             core.collections[position],
-            self.placement[position],
-            self.defined_at[position],
+            notes.placement[position],
+            notes.defined_at[position],
             core.constraints[position],
+            notes.file_dtype[position],
+            notes.partition[position],
         )
 
     def cached(self, name: Any, make: Callable[[], T]) -> T:
@@ -226,45 +258,45 @@ class Layout:
 
     def with_placement(self, placement: Mapping[int, Placement]) -> Layout:
         """Return the layout with the placement of these positions replaced."""
-        notes = tuple(placement.get(i, note) for i, note in enumerate(self.placement))
-        core = self.core
-        fields = (core.keys, core.trainable, core.collections, core.constraints)
-        return _intern_layout(fields, notes, self.defined_at, self.creation_order)
+        changed = tuple(placement.get(i, note) for i, note in enumerate(self.notes.placement))
+        return _intern_layout(self._fields, self.notes._replace(placement=changed))
+
+    def with_file_dtypes(self, file_dtypes: Mapping[int, str]) -> Layout:
+        """Return the layout with the dtypes in the file of these positions replaced."""
+        changed = tuple(file_dtypes.get(i, note) for i, note in enumerate(self.notes.file_dtype))
+        return (
+            self
+            if changed == self.notes.file_dtype
+            else _intern_layout(self._fields, self.notes._replace(file_dtype=changed))
+        )
 
     def subset(self, positions: Sequence[int]) -> Layout:
         """Return the layout of the variables at these ascending positions."""
         if len(positions) == len(self.keys):
             return self
-        core = self.core
-        keys = tuple(core.keys[i] for i in positions)
-        kept = set(keys)
+        keys, trainable, collections, constraints = self._fields
+        kept = tuple(keys[i] for i in positions)
         fields = (
-            keys,
-            tuple(core.trainable[i] for i in positions),
-            tuple(core.collections[i] for i in positions),
-            tuple(core.constraints[i] for i in positions),
+            kept,
+            tuple(trainable[i] for i in positions),
+            tuple(collections[i] for i in positions),
+            tuple(constraints[i] for i in positions),
         )
-        return _intern_layout(
-            fields,
-            tuple(self.placement[i] for i in positions),
-            tuple(self.defined_at[i] for i in positions),
-            tuple(key for key in self.creation_order if key in kept),
-        )
+        return _intern_layout(fields, self.notes.subset(positions, kept))
+
+    @property
+    def _fields(self) -> CoreFields:
+        core = self.core
+        return core.keys, core.trainable, core.collections, core.constraints
 
 
-def _intern_layout(
-    fields: CoreFields,
-    placement: tuple[Placement, ...],
-    defined_at: tuple[str, ...],
-    creation_order: tuple[str, ...],
-) -> Layout:
+def _intern_layout(fields: CoreFields, notes: Notes) -> Layout:
     with _lock:
         core = _intern_core(fields)
         # The core is in the key by identity: the layout keeps it alive as long as the entry exists.
-        notes = (id(core), placement, defined_at, creation_order)
-        layout = _layouts.get(notes)
+        layout = _layouts.get((id(core), notes))
         if layout is None:
-            layout = _layouts[notes] = Layout(core, placement, defined_at, creation_order)
+            layout = _layouts[id(core), notes] = Layout(core, notes)
         return layout
 
 
@@ -277,9 +309,11 @@ def make_layout(specs: Sequence[VariableSpec]) -> Layout:
         tuple(spec.collections for spec in ordered),
         tuple(spec.constraint for spec in ordered),
     )
-    return _intern_layout(
-        fields,
+    notes = Notes(
         tuple(spec.placement for spec in ordered),
         tuple(spec.defined_at for spec in ordered),
+        tuple(spec.file_dtype for spec in ordered),
+        tuple(spec.partition for spec in ordered),
         tuple(spec.key for spec in specs),
     )
+    return _intern_layout(fields, notes)

@@ -47,6 +47,9 @@ class VariableSpec:
       placement: a device string or a `PartitionSpec`. A note: not compared.
       defined_at: ``"file.py:line"`` of the first definition. A note: not compared.
       constraint: applied by optimizers after each update, or None.
+      file_dtype: the dtype in the checkpoint that the value came from, where JAX's is narrower (``"int64"``); files of
+        other programs are written in it again. "" where it is the same. A note: not compared.
+      partition: (axis, number of slices) that a partitioner chose, or None. A note: not compared.
 
     Example:
       >>> from jaxvars.spec import VariableSpec
@@ -63,6 +66,8 @@ class VariableSpec:
     placement: Placement = dataclasses.field(default=None, compare=False)
     defined_at: str = dataclasses.field(default="", compare=False)
     constraint: Constraint | None = None
+    file_dtype: str = dataclasses.field(default="", compare=False)
+    partition: tuple[int, int] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(dim) for dim in self.shape))

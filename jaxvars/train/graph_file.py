@@ -7,16 +7,15 @@ nothing in it is a pickle.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
+from jaxvars.checkpoint.formats.atomic import whole_file
+from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 
 __all__ = ["read_graph_file", "write_graph_file"]
 
@@ -43,29 +42,9 @@ def write_graph_file(path: str, description: dict[str, Any], programs: Mapping[s
     digest = hashlib.sha256(text)
     digest.update(body)
     head = _HEAD.pack(_MAGIC, _VERSION, len(text), len(body), digest.digest())
-    folder = os.path.dirname(path) or "."
-    unfinished = ""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=os.path.basename(path) + ".", delete=False) as file:
-            unfinished = file.name
-            file.write(head + text)
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(unfinished, 0o666 & ~_umask())
-        os.replace(unfinished, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise FailedPreconditionError(f"Cannot write the exported model {path}: {error}") from error
-
-
-def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole_file(path) as file:
+        file.write(head + text)
+        file.write(body)
 
 
 def read_graph_file(path: str) -> tuple[dict[str, Any], dict[str, bytearray]]:
