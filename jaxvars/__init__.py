@@ -20,7 +20,7 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxvars import errors, initializers, regularizers
+from jaxvars import errors, initializers, regularizers, rules
 from jaxvars.arg_scope import (
     add_arg_scope,
     arg_scope,
@@ -222,6 +222,7 @@ __all__ = [
     "random_uniform_initializer",
     "regularizers",
     "report_uninitialized_variables",
+    "rules",
     "scatter_add",
     "scatter_div",
     "scatter_max",

@@ -155,7 +155,7 @@ def rename(state: S, rules: Any, *, allow_unmatched: bool) -> S:
     for key in layout.creation_order:
         match, leaf = matches[key], state._leaf(layout.index[key])
         if match is not None and match.rule.transform is not None:
-            leaf = _transformed(key, leaf, match.rule.transform)
+            leaf = _transformed(key, leaf, match.transform_for(key, leaf))
         pairs.append((dataclasses.replace(specs[key], key=new_name(key, match)), leaf))
     renamed = state.from_specs(pairs)
     return renamed._with_leaves(unshared(renamed._leaves))

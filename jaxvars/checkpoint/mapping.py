@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from jaxvars.checkpoint.slices import are_slices, whole_of
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, nearest_names
-from jaxvars.rules import parse_rules
+from jaxvars.rules import Match, parse_rules
 from jaxvars.state import key_of
+from jaxvars.variables import Variables
 
 __all__ = ["AssignmentMap", "Want", "wanted"]
 
@@ -21,19 +22,19 @@ class Want(NamedTuple):
     """What one variable is to get.
 
     Attributes:
-      source: the name in the file, None to leave the variable as it is.
-      transform: applied to the values on the way, or None.
+      sources: the names in the file, none to leave the variable as it is.
+      transform: applied to the values on the way (to a list of them, where there are several sources), or None.
     """
 
-    source: str | None
+    sources: tuple[str, ...]
     transform: Callable[[Any], Any] | None = None
 
 
-def wanted(names: Iterable[str], rules: Any, assignment_map: AssignmentMap | None, op: str) -> dict[str, Want]:
+def wanted(into: Variables, rules: Any, assignment_map: AssignmentMap | None, op: str) -> dict[str, Want]:
     """Return for each variable what it is to get.
 
     Args:
-      names: the names of all variables.
+      into: the variables.
       rules: rules over the variables' names, or None.
       assignment_map: TF1's map {name in the file: variable}, or None. Only mapped variables are touched.
       op: the user's function, for errors.
@@ -42,19 +43,28 @@ def wanted(names: Iterable[str], rules: Any, assignment_map: AssignmentMap | Non
       InvalidArgumentError: both are given, or the map is not one that TF1 would take.
       NotFoundError: a rule matches no variable.
     """
-    names = list(names)
+    names = list(into)
     if assignment_map is not None:
         if rules is not None:
             raise InvalidArgumentError(f"{op}: give rules= or assignment_map=, not both.")
         mapped = _from_assignment_map(names, assignment_map, op)
-        return {name: Want(mapped.get(name)) for name in names}
+        return {name: Want((mapped[name],) if name in mapped else ()) for name in names}
     if rules is None:
-        return {name: Want(name) for name in names}
-    matches = parse_rules(rules, op=op, direction=_DIRECTION).resolve(names)
-    return {
-        name: Want(name) if match is None else Want(match.replacement, match.rule.transform)
-        for name, match in matches.items()
-    }
+        return {name: Want((name,)) for name in names}
+    matches = parse_rules(rules, op=op, direction=_DIRECTION, several=True).resolve(names)
+    return {name: _want(name, match, into) for name, match in matches.items()}
+
+
+def _want(name: str, match: Match | None, into: Variables) -> Want:
+    if match is None:
+        return Want((name,))
+    sources = match.replacement
+    if sources is None:
+        return Want(())
+    return Want(
+        sources if isinstance(sources, tuple) else (sources,),
+        match.transform_for(name, into._leaf(into._layout.index[name])),
+    )
 
 
 def _from_assignment_map(names: list[str], assignment_map: AssignmentMap, op: str) -> dict[str, str]:

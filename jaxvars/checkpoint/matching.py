@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,14 @@ from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.random_keys import stored_form
 from jaxvars.checkpoint.mapping import Want
 from jaxvars.checkpoint.reader import CheckpointReader
+from jaxvars.errors import InvalidArgumentError
+from jaxvars.rules.steps import Described, ValueTransform
 from jaxvars.spec import VariableSpec
 from jaxvars.variables import Variables
 
 __all__ = ["PlanRow", "make_rows", "narrowed_dtype"]
+
+Transform: TypeAlias = Callable[[Any], Any]
 
 _MOST_SUGGESTED_FOR = 100  # missing variables that get suggestions; comparing names costs time
 _MOST_CANDIDATES = 500
@@ -34,14 +38,14 @@ class PlanRow:
 
     Attributes:
       target: the variable.
-      source: its name in the file, None where it is left as it is.
+      sources: the names in the file: one, several that a transform makes one of, none where it is left as it is.
       kind: "restore", "narrow" (64 to 32 bits), "cast", "left", or a problem: "missing", "shape", "dtype",
         "unreadable".
       shape: the variable's shape.
       dtype: the variable's dtype.
-      file_shape: the tensor's shape, None where there is none.
-      file_dtype: the tensor's dtype as the file calls it, "" where there is none.
-      nbytes: bytes to read.
+      file_shape: the (first) tensor's shape, None where there is none.
+      file_dtype: the (first) tensor's dtype as the file calls it, "" where there is none.
+      nbytes: bytes to read for it; a tensor that several variables take counts at the first of them.
       transform: the rule's function, or None.
       defined_at: where the variable was defined, "" if not known.
       note: why the tensor cannot be read, or what goes wrong.
@@ -49,17 +53,22 @@ class PlanRow:
     """
 
     target: str
-    source: str | None
+    sources: tuple[str, ...]
     kind: str
     shape: tuple[int, ...]
     dtype: str
     file_shape: tuple[int, ...] | None = None
     file_dtype: str = ""
     nbytes: int = 0
-    transform: Callable[[Any], Any] | None = None
+    transform: Transform | None = None
     defined_at: str = ""
     note: str = ""
     suggestions: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str | None:
+        """The name in the file, several of them separated by commas, None where the variable is left as it is."""
+        return ", ".join(self.sources) if self.sources else None
 
     @property
     def is_restored(self) -> bool:
@@ -80,6 +89,7 @@ class PlanRow:
         """Return the row as plain values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["shape"] = list(self.shape)
+        fields["sources"] = list(self.sources)
         fields["file_shape"] = None if self.file_shape is None else list(self.file_shape)
         fields["transform"] = self.transform_name
         fields["suggestions"] = list(self.suggestions)
@@ -88,36 +98,49 @@ class PlanRow:
 
 def make_rows(reader: CheckpointReader, into: Variables, wants: Mapping[str, Want], cast: bool) -> list[PlanRow]:
     """Return a row for each variable of `into`."""
-    rows = [_row(reader, spec, wants[name], cast) for name, spec in into.variable_specs.items()]
+    counted: set[str] = set()
+    rows = [_row(reader, spec, wants[name], cast, counted) for name, spec in into.variable_specs.items()]
     missing = [number for number, row in enumerate(rows) if row.kind == "missing"][:_MOST_SUGGESTED_FOR]
     if missing:
-        used = {row.source for row in rows if row.kind != "missing"}
+        used = {source for row in rows if row.kind != "missing" for source in row.sources}
         free = [info for name, info in reader.tensors.items() if name not in used]
         for number in missing:
             rows[number] = dataclasses.replace(rows[number], suggestions=_likeliest(rows[number], free))
     return rows
 
 
-def _row(reader: CheckpointReader, spec: VariableSpec, want: Want, cast: bool) -> PlanRow:
-    row = PlanRow(spec.key, None, "left", spec.shape, str(spec.dtype), defined_at=spec.defined_at)
-    if want.source is None:
+def _row(reader: CheckpointReader, spec: VariableSpec, want: Want, cast: bool, counted: set[str]) -> PlanRow:
+    row = PlanRow(
+        spec.key, (), "left", spec.shape, str(spec.dtype), transform=want.transform, defined_at=spec.defined_at
+    )
+    if not want.sources:
         return row
-    if want.source not in reader:
-        return dataclasses.replace(row, source=want.source, kind="missing", transform=want.transform)
-    info = reader.tensors[reader.resolve(want.source)]
+    absent = tuple(name for name in want.sources if name not in reader)
+    if absent:
+        return dataclasses.replace(row, sources=absent, kind="missing")
+    infos = [reader.tensors[reader.resolve(name)] for name in want.sources]
     row = dataclasses.replace(
         row,
-        source=info.name,
-        file_shape=info.shape,
-        file_dtype=info.type_name,
-        nbytes=info.nbytes,
-        transform=want.transform,
+        sources=tuple(info.name for info in infos),
+        file_shape=infos[0].shape,
+        file_dtype=infos[0].type_name,
+        nbytes=sum(info.nbytes for info in {info.name: info for info in infos}.values() if info.name not in counted),
     )
-    if info.problem:
-        return dataclasses.replace(row, kind="unreadable", note=info.problem)
-    shape, dtype, note = info.shape, info.dtype, ""
-    if want.transform is not None:
-        found = _after_transform(want.transform, info)
+    counted.update(row.sources)
+    for info in infos:
+        if info.problem:
+            return dataclasses.replace(row, kind="unreadable", note=info.problem)
+    return _compared(row, infos, spec, cast)
+
+
+def _compared(row: PlanRow, infos: list[TensorInfo], spec: VariableSpec, cast: bool) -> PlanRow:
+    """The row with its kind: whether shape and dtype of what arrives are those of the variable."""
+    shape, dtype, note = infos[0].shape, infos[0].dtype, ""
+    if row.transform is not None:
+        try:
+            found = _after_transform(row.transform, infos)
+        except InvalidArgumentError as error:
+            return dataclasses.replace(row, kind="shape", note=str(error))
         if found is None:  # it works on values only: checked when they are there
             return dataclasses.replace(row, kind="restore")
         shape, dtype = found
@@ -146,19 +169,31 @@ def _same_family(found: np.dtype[Any], want: np.dtype[Any]) -> bool:
     return any(jnp.issubdtype(found, f) and jnp.issubdtype(want, f) for f in families)
 
 
-def _after_transform(transform: Callable[[Any], Any], info: TensorInfo) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-    """Shape and dtype of what `transform` makes of a tensor, None where that shows only on real values."""
-    if info.dtype == np.dtype(object):
+def _after_transform(transform: Transform, infos: list[TensorInfo]) -> Described | None:
+    """Shape and dtype of what `transform` makes of tensors, None where that shows only on real values.
+
+    Raises:
+      InvalidArgumentError: one of our own transforms does not work on tensors of these shapes.
+    """
+    if isinstance(transform, ValueTransform):
+        made = transform.described([Described(info.shape, info.dtype) for info in infos])
+        if made is not None:
+            if len(made) != 1:
+                raise InvalidArgumentError(f"{transform} leaves {len(made)} tensors: add stack() or concat()")
+            return made[0]
+    if any(info.dtype == np.dtype(object) for info in infos):
         return None
-    if narrowed_dtype(info.dtype) == info.dtype:
+    if all(narrowed_dtype(info.dtype) == info.dtype for info in infos):
         with contextlib.suppress(Exception):  # a function of NumPy arrays only
+            given = [jax.ShapeDtypeStruct(info.shape, info.dtype) for info in infos]
             # A fresh function: JAX keeps traces by function, and crashes on NumPy's compiled ones.
-            result = jax.eval_shape(lambda x: transform(x), jax.ShapeDtypeStruct(info.shape, info.dtype))
-            return tuple(result.shape), np.dtype(result.dtype)
-    if info.nbytes <= _MOST_TRIAL_BYTES:
+            result = jax.eval_shape(lambda x: transform(x), given if len(given) > 1 else given[0])
+            return Described(tuple(result.shape), np.dtype(result.dtype))
+    if sum(info.nbytes for info in infos) <= _MOST_TRIAL_BYTES:
         with contextlib.suppress(Exception):  # a function that minds what the values are
-            result = np.asarray(transform(np.zeros(info.shape, info.dtype)))
-            return result.shape, result.dtype
+            zeros = [np.zeros(info.shape, info.dtype) for info in infos]
+            result = np.asarray(transform(zeros if len(zeros) > 1 else zeros[0]))
+            return Described(result.shape, result.dtype)
     return None
 
 
@@ -166,7 +201,7 @@ def _likeliest(row: PlanRow, free: list[TensorInfo]) -> tuple[str, ...]:
     """The free tensors most like a missing variable: of its shape first, then by likeness of the names."""
     same = [info.name for info in free if info.shape == row.shape]
     others = [info.name for info in free if info.shape != row.shape]
-    wanted = row.source or row.target
+    wanted = row.sources[0] if row.sources else row.target
     best = sorted(same[:_MOST_CANDIDATES], key=lambda name: -_likeness(name, wanted, row.target))
     if len(best) < _MOST_SUGGESTIONS:
         close = [name for name in others[:_MOST_CANDIDATES] if _likeness(name, wanted, row.target) > 0.8]

@@ -183,7 +183,7 @@ def make_plan(
     """Return the plan for an open checkpoint. `path` is what the user called it."""
     wants = wanted(into, rules, assignment_map, f"jv.checkpoint.{op}")
     rows = make_rows(reader, into, wants, cast)
-    used = {row.source for row in rows}
+    used = {source for row in rows for source in row.sources}
     unused = tuple(name for name in reader if name not in used)
     return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), assignment_map is not None)
 

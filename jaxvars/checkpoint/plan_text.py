@@ -17,6 +17,7 @@ _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
 _MOST_UNUSED = 4
 _MOST_PROBLEMS = 50
+_MOST_SOURCES = 3
 _LONGEST_RULE = 50
 
 
@@ -109,8 +110,8 @@ def _origin(row: PlanRow) -> str:
         return "(left as it is)"
     if row.kind == "missing":
         likely = f"; likeliest: {', '.join(row.suggestions)}" if row.suggestions else ""
-        return f"MISSING {row.source}{likely}"
-    name = row.source or ""
+        return f"MISSING {_some(row.sources, _MOST_SOURCES)}{likely}"
+    name = _some(row.sources, _MOST_SOURCES)
     if row.transform is not None:
         name += f" via {row.transform_name}"
     if row.kind == "shape":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,19 +14,23 @@ import numpy.typing as npt
 from jax.core import Tracer
 
 from jaxvars.buffers import is_concrete
-from jaxvars.checkpoint.formats.random_keys import implementation, is_key_dtype, stored_form
+from jaxvars.checkpoint.arriving import arriving
+from jaxvars.checkpoint.formats.random_keys import implementation, is_key_dtype
 from jaxvars.checkpoint.mapping import AssignmentMap
-from jaxvars.checkpoint.matching import PlanRow, narrowed_dtype
+from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.checkpoint.plan import RestorePlan, as_variables, make_plan
 from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
-from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
 from jaxvars.placement.homes import fill_homes
-from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
+from jaxvars.spec import is_hole, leaf_dtype
 from jaxvars.variables import Variables
 
 __all__ = ["restore", "restore_from"]
+
+# Values go to the devices in batches: one call for many is twice as fast, and holds so much of the host's memory.
+_BATCH_BYTES = 1 << 27
+_Arrived = tuple[PlanRow, npt.NDArray[Any]]
 
 
 def restore(
@@ -47,9 +51,10 @@ def restore(
     Args:
       path: the checkpoint, in any format, as for `jv.checkpoint.open`.
       into: the variables, or ``model.specs(...)``: holes are filled, values replaced.
-      rules: (pattern, name in the file[, function]) triples. The pattern matches the name in `into`, as a
-        whole; None as the name leaves the variable as it is; the function gets the file's values as a NumPy
-        array and returns what to store. Names that no rule matches are looked up as they are.
+      rules: (pattern, name in the file[, transform]) triples. The pattern matches the name in `into`, as a
+        whole; None as the name leaves the variable as it is; the transform, one of `jv.rules` or a function, gets
+        the file's values as a NumPy array and returns what to store. A list of names gives it a list of arrays.
+        Names that no rule matches are looked up as they are.
       assignment_map: TF1's {name or scope in the file: variable, name or scope}, or a list of such pairs,
         instead of rules. Only mapped variables are touched.
       strict: whether a name that is not in the file is an error; if not, it keeps what is in `into`.
@@ -99,86 +104,65 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
     with progress_meter(progress, plan.nbytes) as meter:
         direct = _direct_targets(reader, rows, targets)
         values.update(_read_direct(reader, rows, direct))
-        for row, array in _arrays(reader, [row for row in rows if row.target not in direct]):
-            target = targets[row.target]
-            values[row.target] = _placed(_converted(row, array, target, plan), target)
-            meter(row.target, row.nbytes)
-    leaves = (values.get(name, leaf) for name, leaf in zip(into._layout.keys, into._leaves, strict=True))
-    return into._with_leaves(leaves)
+        rest = arriving(reader, [row for row in rows if row.target not in direct], targets)
+        for batch in _batches(rest):
+            values.update(_placed([(row.target, array) for row, array in batch], targets))
+            for row, _ in batch:
+                meter(row.target, row.nbytes)
+    layout = into._layout
+    leaves = tuple(values.get(name, leaf) for name, leaf in zip(layout.keys, into._leaves, strict=True))
+    return into._of(layout.with_file_dtypes(_file_dtypes(reader, rows, into)), leaves)
 
 
-def _arrays(reader: CheckpointReader, rows: list[PlanRow]) -> Iterator[tuple[PlanRow, npt.NDArray[Any]]]:
-    """Read each tensor once; every variable gets an array of its own, so that no two share a buffer."""
-    takers: dict[str, list[PlanRow]] = {}
+def _file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:
+    """Per position of a restored variable its dtype in the file, where JAX's is narrower: to be written in again."""
+    saved: Mapping[str, Any] = getattr(reader.source, "specs", None) or {}
+    noted: dict[int, str] = {}
     for row in rows:
-        takers.setdefault(row.source or "", []).append(row)
-    for source, array in reader.source.read_many(takers):
-        first, *others = takers[source]
-        for row in others:
-            yield row, array.copy()
-        yield first, array
-
-
-def _converted(row: PlanRow, array: npt.NDArray[Any], target: Any, plan: RestorePlan) -> npt.NDArray[Any]:
-    """Apply the row's function, then bring the dtype to the variable's where that is allowed."""
-    if row.transform is not None:
-        try:
-            # A copy: the result may be a view, and JAX may keep the memory it is given.
-            array = np.array(row.transform(array))
-        except JaxvarsError:
-            raise
-        except Exception as error:
-            raise InvalidArgumentError(
-                f"The function {row.transform_name} of the rule for {row.target} failed on tensor "
-                f"{row.source}, {row.file_dtype} {list(row.file_shape or ())}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    shape, dtype = stored_form(leaf_shape(target), leaf_dtype(target))
-    if array.shape != shape:
-        raise InvalidArgumentError(
-            f"{row.transform_name} of the rule for {row.target} gave shape {list(array.shape)}; the variable "
-            f"has {list(shape)}. Nothing was restored."
+        earlier = saved.get(row.sources[0])
+        same = earlier is not None and str(earlier.dtype) == row.dtype
+        noted[into._layout.index[row.target]] = (
+            row.file_dtype if row.kind == "narrow" and row.transform is None else earlier.file_dtype if same else ""
         )
-    if array.dtype == dtype:
-        return array
-    if row.kind not in ("cast", "narrow") and narrowed_dtype(array.dtype) != dtype:
-        raise InvalidTypeError(
-            f"{row.transform_name} of the rule for {row.target} gave {array.dtype}; the variable is {dtype}. "
-            "Nothing was restored."
-        )
-    return _narrowed(row, array, dtype, plan)
+    return noted
 
 
-def _narrowed(row: PlanRow, array: npt.NDArray[Any], dtype: np.dtype[Any], plan: RestorePlan) -> npt.NDArray[Any]:
-    """Convert within a family of dtypes; a value that does not fit raises."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = array.astype(dtype)
-        if array.dtype.kind in "iu":
-            fits = bool((result.astype(array.dtype) == array).all()) and bool(((result < 0) == (array < 0)).all())
+def _batches(arrays: Iterable[_Arrived]) -> Iterator[list[_Arrived]]:
+    """Cut into lists that hold about `_BATCH_BYTES`."""
+    batch: list[_Arrived] = []
+    size = 0
+    for row, array in arrays:
+        batch.append((row, array))
+        size += array.nbytes
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _placed(arrays: list[tuple[str, npt.NDArray[Any]]], targets: Mapping[str, Any]) -> dict[str, Any]:
+    """Put host values where the variables live; random keys become keys again."""
+    placed: dict[str, Any] = {}
+    free: dict[str, npt.NDArray[Any]] = {}
+    bound: dict[str, npt.NDArray[Any]] = {}
+    for name, array in arrays:
+        target = targets[name]
+        sharding, dtype = _sharding_of(target), leaf_dtype(target)
+        array = np.asarray(array, order="C")
+        if is_key_dtype(dtype):
+            keys = jax.random.wrap_key_data(jnp.asarray(array), impl=implementation(dtype))
+            placed[name] = keys if sharding is None else jax.device_put(keys, sharding)
+        elif sharding is None:
+            free[name] = array
+        elif sharding.is_fully_addressable:
+            bound[name] = array
         else:
-            fits = bool((np.isfinite(result) == np.isfinite(array)).all())
-    if not fits:
-        x64 = ' Or keep 64 bits: jax.config.update("jax_enable_x64", True)' if row.kind == "narrow" else ""
-        raise InvalidArgumentError(
-            f"Tensor {row.source} of {plan.path} is {array.dtype} and holds values that do not fit {dtype}, "
-            f"which variable {row.target} has. Nothing was restored.{x64}"
-        )
-    return result
-
-
-def _placed(array: npt.NDArray[Any], target: Any) -> Any:
-    """Put host values where the variable lives; random keys become keys again."""
-    sharding = _sharding_of(target)
-    dtype = leaf_dtype(target)
-    if is_key_dtype(dtype):
-        keys = jax.random.wrap_key_data(jnp.asarray(array), impl=implementation(dtype))
-        return keys if sharding is None else jax.device_put(keys, sharding)
-    array = np.asarray(array, order="C")
-    if sharding is None:
-        return jax.device_put(array)
-    if sharding.is_fully_addressable:
-        return jax.device_put(array, sharding)
-    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__, dtype=array.dtype)
+            placed[name] = jax.make_array_from_callback(array.shape, sharding, array.__getitem__, dtype=array.dtype)
+    placed.update(zip(free, jax.device_put(list(free.values())), strict=True))
+    shardings = [_sharding_of(targets[name]) for name in bound]
+    placed.update(zip(bound, jax.device_put(list(bound.values()), shardings), strict=True))
+    return placed
 
 
 def _sharding_of(target: Any) -> Any:
@@ -214,6 +198,6 @@ def _read_direct(
     values: dict[str, Any] = {}
     for row in rows:
         if row.target in targets:
-            loaded = source.read_onto({row.source: targets[row.target]})
-            values[row.target] = loaded[row.source]
+            loaded = source.read_onto({row.sources[0]: targets[row.target]})
+            values[row.target] = loaded[row.sources[0]]
     return values

@@ -21,7 +21,6 @@ from jaxvars.state import key_of
 from jaxvars.variables import Variables
 
 __all__ = [
-    "Reshape",
     "check_plan",
     "check_variables",
     "make_folder",
@@ -35,20 +34,6 @@ __all__ = [
 
 class _NoCheckpointError(NotFoundError, InvalidArgumentError):
     """No checkpoint at a path: TF1 raised ValueError at first, NotFoundError later; code catches either."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reshape:
-    """The values in another shape, row by row."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def __name__(self) -> str:
-        return f"reshape to {list(self.shape)}"
-
-    def __call__(self, values: Any) -> Any:
-        return values.reshape(self.shape)
 
 
 def refuse_graph_arguments(saver_def: Any, builder: Any) -> None:

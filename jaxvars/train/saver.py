@@ -18,9 +18,9 @@ from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.gradients import subset
+from jaxvars.rules import reshape
 from jaxvars.spec import is_hole
 from jaxvars.train._saving import (
-    Reshape,
     check_plan,
     check_variables,
     make_folder,
@@ -214,7 +214,9 @@ class Saver:
         index, leaves = into._layout.index, list(into._leaves)
         for key, leaf in zip(restored, restored._leaves, strict=True):
             leaves[index[key]] = leaf
-        return into._with_leaves(leaves)
+        file_dtypes = zip(restored, restored._layout.notes.file_dtype, strict=True)
+        layout = into._layout.with_file_dtypes({index[key]: dtype for key, dtype in file_dtypes})
+        return into._of(layout, tuple(leaves))
 
     # -- the list of checkpoints -------------------------------------------------------------------------
 
@@ -319,6 +321,6 @@ class Saver:
         for key, in_file in chosen.items():
             info, value = reader.tensors.get(in_file), part[key]
             other = info is not None and info.shape != value.shape and info.size == value.size
-            wants[key] = Want(in_file, Reshape(value.shape) if self._reshape and other else None)
+            wants[key] = Want((in_file,), reshape(*value.shape) if self._reshape and other else None)
         rows = make_rows(reader, part, wants, False)
         return RestorePlan(os.fspath(path), reader.format, tuple(rows), (), len(reader))

@@ -82,7 +82,8 @@ def _initializers(
 ) -> dict[str, FromCheckpoint]:
     """The initializer of each mapped variable."""
     into = Variables.from_specs(
-        (slot_spec(slot), jax.ShapeDtypeStruct(slot.shape, slot.dtype)) for slot in frame.slots.values()
+        (slot_spec(slot, slot.partitioning), jax.ShapeDtypeStruct(slot.shape, slot.dtype))
+        for slot in frame.slots.values()
     )
     with open_checkpoint(path) as reader:
         plan = make_plan(reader, os.fspath(path), into, None, assignment_map, False, "restore")
@@ -91,7 +92,7 @@ def _initializers(
             raise error
         opened = OpenWhenRead(reader.path)
     return {
-        row.target: FromCheckpoint(opened.path, row.source, opened, frame.slots[row.target].dtype)
+        row.target: FromCheckpoint(opened.path, row.sources[0], opened, frame.slots[row.target].dtype)
         for row in plan.rows
-        if row.is_restored and row.source is not None
+        if row.is_restored
     }

@@ -43,7 +43,9 @@ class Outgoing:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of what `array` returns: that of the file the variable came from, where it was narrowed."""
-        return np.dtype(self.spec.file_dtype) if self.spec.file_dtype else self.plain_dtype
+        plain = self.plain_dtype
+        wide = np.dtype(self.spec.file_dtype or plain)
+        return wide if wide.kind == plain.kind and wide.itemsize == 2 * plain.itemsize else plain
 
     @property
     def plain_dtype(self) -> np.dtype[Any]:

@@ -5,8 +5,10 @@ back-references (``\1``) in the replacement are filled in. Three conveniences:
 
 * a pattern equal to a name matches it, whatever characters it has, and a trailing ``:0`` is ignored;
 * a pattern that ends in ``/`` stands for everything below that scope, its replacement for the new scope
-  (``("tower/", "conv1/")``), and ``"/"`` for the root;
+  (``("tower/", "conv1/")``), and ``"/"`` for the root; `glob` turns ``layer_*/kernel`` into a pattern;
 * the replacement None leaves the name alone, or out: ``("logits/.*", None)``.
+
+In a restore the replacement may be a list of names, whose tensors the rule's transform makes one of.
 
 A rule that matches no name is an error, which lists all such rules at once.
 """
@@ -19,8 +21,20 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from jaxvars._turned import turned
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
+from jaxvars.rules.steps import Target, ValueTransform
 
-__all__ = ["Match", "Rule", "RuleSet", "Rules", "parse_patterns", "parse_rules", "parse_values", "rename_map"]
+__all__ = [
+    "Match",
+    "Rule",
+    "RuleSet",
+    "Rules",
+    "glob",
+    "new_name",
+    "parse_patterns",
+    "parse_rules",
+    "parse_values",
+    "rename_map",
+]
 
 Rules: TypeAlias = "str | Sequence[Any] | Mapping[Any, Any]"
 Transform: TypeAlias = Callable[[Any], Any]
@@ -33,8 +47,9 @@ class Rule(NamedTuple):
 
     Attributes:
       pattern: a regular expression for the whole name, or a scope ending in ``/``.
-      replacement: the other name (in rename and restore), a value (a label, a dtype), or None.
-      transform: ``array -> array``, applied to the value on the way, or None.
+      replacement: the other name (in rename and restore), a tuple of names (in restore), a value (a label, a
+        dtype), or None.
+      transform: ``array -> array``, applied to the value on the way, or None. With several names it gets a list.
     """
 
     pattern: str
@@ -42,7 +57,9 @@ class Rule(NamedTuple):
     transform: Transform | None = None
 
     def __str__(self) -> str:
-        shown = [_literal(self.pattern), _literal(self.replacement)]
+        names = self.replacement if isinstance(self.replacement, tuple) else None
+        listed = _literal(self.replacement) if names is None else f"[{', '.join(map(_literal, names))}]"
+        shown = [_literal(self.pattern), listed]
         if self.transform is not None:
             shown.append(getattr(self.transform, "__name__", repr(self.transform)))
         return f"({', '.join(shown)})"
@@ -54,6 +71,20 @@ class Match(NamedTuple):
     rule: Rule
     number: int
     replacement: Any
+    found: re.Match[str] | None = None
+
+    def transform_for(self, key: str, value: Any) -> Transform | None:
+        """Return the rule's transform for one variable: its back-references and target filled in."""
+        transform = self.rule.transform
+        return transform.bound(Target(key, value, self._expand)) if isinstance(transform, ValueTransform) else transform
+
+    def _expand(self, text: str) -> str:
+        try:
+            return text if self.found is None else self.found.expand(text)
+        except (re.error, IndexError) as error:
+            raise InvalidArgumentError(
+                f"rule {self.rule}: {text!r} in its transform does not fit the pattern: {error}"
+            ) from None
 
 
 class RuleSet:
@@ -90,14 +121,17 @@ class RuleSet:
         if found is None:
             return Match(rule, number, rule.replacement) if rule.pattern == name else None
         if not self.names or rule.replacement is None:
-            return Match(rule, number, rule.replacement)
+            return Match(rule, number, rule.replacement, found)
         try:
-            replacement = _expand(found, rule.replacement)
+            if isinstance(rule.replacement, tuple):
+                replacement: Any = tuple(_expand(found, name) for name in rule.replacement)
+            else:
+                replacement = _expand(found, rule.replacement)
         except (re.error, IndexError) as error:
             raise InvalidArgumentError(
                 f"{self.op}: rule {number + 1} {rule}: the replacement does not fit the pattern: {error}"
             ) from None
-        return Match(rule, number, replacement)
+        return Match(rule, number, replacement, found)
 
     def resolve(self, names: Iterable[str], *, allow_unmatched: bool = False) -> dict[str, Match | None]:
         """Return what the rules say of each name.
@@ -149,13 +183,30 @@ class RuleSet:
         return [*lines, "Write: [" + ", ".join(map(str, rules)) + "]"]
 
 
-def parse_rules(rules: Rules, *, op: str, direction: str = "") -> RuleSet:
+def glob(pattern: str) -> str:
+    r"""Return the pattern that a glob stands for; what each of its wildcards matches is a group.
+
+    Args:
+      pattern: ``*`` matches within one component, ``**`` any number of them, ``?`` one character.
+
+    Example:
+      >>> import jaxvars as jv
+      >>> (jv.rules.glob("layer_*/kernel"), r"block/\1/weights")
+      ('layer_([^/]*)/kernel', 'block/\\1/weights')
+    """
+    wildcards = {"**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+    pieces = re.split(r"(\*\*|\*|\?)", pattern)
+    return "".join(wildcards.get(piece) or re.escape(piece) for piece in pieces)
+
+
+def parse_rules(rules: Rules, *, op: str, direction: str = "", several: bool = False) -> RuleSet:
     r"""Return the rules that give names new names.
 
     Args:
       rules: a list of (pattern, replacement[, transform]), one such tuple, or a dict pattern -> replacement.
       op: the function they were given to, for error texts.
       direction: one sentence saying which name the pattern matches.
+      several: whether a replacement may be a list of names.
 
     Example:
       >>> rules = parse_rules([(r"tower/(.*)", r"conv1/\1"), ("logits/", None)], op="rename")
@@ -165,10 +216,24 @@ def parse_rules(rules: Rules, *, op: str, direction: str = "") -> RuleSet:
       True
     """
     parsed = [_as_rule(item, op) for item in _items(rules, pair=True)]
-    for rule in parsed:
-        if not isinstance(rule.replacement, str | None):
+    for number, rule in enumerate(parsed):
+        if isinstance(rule.replacement, list | tuple) and several:
+            parsed[number] = _with_several(rule, op)
+        elif not isinstance(rule.replacement, str | None):
             raise InvalidTypeError(f"{op}: rule {rule}: the replacement is a name or None")
     return RuleSet(parsed, op=op, names=True, direction=direction)
+
+
+def _with_several(rule: Rule, op: str) -> Rule:
+    """The rule with its list of names as a tuple."""
+    names = tuple(cast("Sequence[Any]", rule.replacement))
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidTypeError(f"{op}: rule {rule}: the replacement is a name, a list of names, or None")
+    if rule.transform is None:
+        raise InvalidTypeError(
+            f"{op}: rule {rule}: what becomes of several tensors? Add jv.rules.stack(), jv.rules.concat() or a function"
+        )
+    return rule._replace(replacement=names)
 
 
 def parse_values(rules: Rules, *, op: str) -> RuleSet:
@@ -262,10 +327,11 @@ def _as_pattern(item: Any, op: str) -> str:
 def _compile(rule: Rule, op: str, number: int, names: bool) -> re.Pattern[str]:
     pattern = rule.pattern
     scope = pattern.endswith("/")
-    if scope and names and rule.replacement and not rule.replacement.endswith("/"):
+    replacements = rule.replacement if isinstance(rule.replacement, tuple) else (rule.replacement,)
+    if scope and names and any(isinstance(new, str) and new and not new.endswith("/") for new in replacements):
         raise InvalidArgumentError(
             f"{op}: rule {number + 1} {rule}: a scope is replaced by a scope. "
-            f"Write: {Rule(pattern, rule.replacement + '/', rule.transform)}"
+            f"Write: {Rule(pattern, f'{replacements[0]}/', rule.transform)}"
         )
     try:
         if scope:
