@@ -9,11 +9,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
-from jaxvars.checkpoint.formats.protos import read_varint
-from jaxvars.errors import DataLossError
+from jaxvars.checkpoint.formats.crc32c import crc32c, mask, unmask
+from jaxvars.checkpoint.formats.protos import read_varint, write_varint
+from jaxvars.errors import DataLossError, InvalidTypeError
 
-__all__ = ["read_strings"]
+__all__ = ["encode_strings", "read_strings"]
+
+
+def encode_strings(array: npt.NDArray[Any], what: str) -> tuple[bytes, int]:
+    """Return the bytes of an entry and its (unmasked) checksum.
+
+    Args:
+      array: an object array of bytes, or of str, which is stored as UTF-8.
+      what: names the tensor in errors.
+
+    Raises:
+      InvalidTypeError: an element is something else.
+    """
+    texts = [_encoded(text, what) for text in array.ravel().tolist()]
+    lengths = [len(text) for text in texts]
+    running = _crc_of_lengths(lengths)
+    check = mask(running).to_bytes(4, "little")
+    body = check + b"".join(texts)
+    return b"".join(map(write_varint, lengths)) + body, crc32c(body, running)
+
+
+def _encoded(text: object, what: str) -> bytes:
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogateescape")
+    if isinstance(text, bytes):
+        return bytes(text)
+    raise InvalidTypeError(
+        f"Cannot save {what}: its elements are {type(text).__name__}, and only bytes and str can be stored as strings."
+    )
 
 
 def read_strings(data: bytes, shape: tuple[int, ...], stored_crc: int, what: str) -> npt.NDArray[Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "parse_shape",
     "read_varint",
     "signed",
+    "write_field",
     "write_varint",
 ]
 
@@ -57,6 +58,21 @@ def write_varint(value: int) -> bytes:
         value >>= 7
     octets.append(value)
     return bytes(octets)
+
+
+def write_field(number: int, wire: int, value: int | bytes) -> bytes:
+    """Return one field of a message; a number that is 0 is left out, as proto3 does.
+
+    Args:
+      number: the field.
+      wire: `VARINT`, `FIXED32` or `BYTES`.
+      value: a number from 0 on, or bytes.
+    """
+    if isinstance(value, bytes):
+        return write_varint(number << 3 | wire) + write_varint(len(value)) + value
+    if not value:
+        return b""
+    return write_varint(number << 3 | wire) + (value.to_bytes(4, "little") if wire == FIXED32 else write_varint(value))
 
 
 def signed(value: int) -> int:

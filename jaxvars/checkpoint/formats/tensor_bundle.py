@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.tensor_slice import TensorSlice, check_tiling, parse_slice, slice_key
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 
-__all__ = ["TensorBundle", "is_bundle_index"]
+__all__ = ["Header", "TensorBundle", "data_path", "is_bundle_index", "parse_header"]
 
 _SUPPORTED_VERSION = 1
 _MOST_SHARDS = 99_999  # the file names have five digits
@@ -57,6 +57,51 @@ def is_bundle_index(path: str) -> bool:
     return all(number != 1 or isinstance(value, int) for number, value in fields(first[1], path))
 
 
+class Header(NamedTuple):
+    """What the first entry of an index says of all files.
+
+    Attributes:
+      num_shards: the number of data files, which is part of their names.
+      byte_order: "<" or ">".
+    """
+
+    num_shards: int
+    byte_order: str
+
+
+def parse_header(data: bytes, what: str) -> Header:
+    """Return what a BundleHeaderProto says.
+
+    Raises:
+      DataLossError: it is damaged.
+      InvalidArgumentError: it was written for newer readers.
+    """
+    num_shards, byte_order = 0, "<"
+    version: dict[int, int] = {}
+    bad: list[int] = []
+    for number, value in fields(data, what):
+        if number == 1:
+            num_shards = as_int(value, what)
+        elif number == 2 and as_int(value, what):
+            byte_order = ">"
+        elif number == 3:
+            for part, amount in fields(as_bytes(value, what), what):
+                if part == 3:
+                    bad.append(amount if isinstance(amount, int) else _SUPPORTED_VERSION)
+                else:
+                    version[part] = as_int(amount, what)
+    if not 0 < num_shards <= _MOST_SHARDS:
+        raise DataLossError(f"{what} is damaged: it claims {num_shards} data files.")
+    if version.get(2, 0) > _SUPPORTED_VERSION or _SUPPORTED_VERSION in bad:
+        raise InvalidArgumentError(f"{what} was written for newer readers (version {version.get(2, 0)}).")
+    return Header(num_shards, byte_order)
+
+
+def data_path(prefix: str, shard: int, num_shards: int) -> str:
+    """Return the path of a data file."""
+    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
+
+
 class TensorBundle:
     """A V2 checkpoint, open for reading.
 
@@ -77,7 +122,6 @@ class TensorBundle:
         self._files: dict[int, RangedFile] = {}
         self._entries: dict[str, _Entry] = {}
         self._by_key: dict[bytes, _Entry] = {}
-        self._num_shards, self._byte_order = 0, "<"
         self._read_index()
         self._shard_sizes = self._stat_shards()
         self.tensors: Mapping[str, TensorInfo] = {name: self._info(name, e) for name, e in self._entries.items()}
@@ -88,7 +132,7 @@ class TensorBundle:
             key, header = next(entries, (b"?", b""))
             if key:
                 raise DataLossError(f"{self._index} is a table without the header of a TensorFlow checkpoint.")
-            self._read_header(header)
+            self._header = parse_header(header, self._index)
             for key, value in entries:
                 self._by_key[key] = _parse_entry(key, value, f"{self._index}, entry {_text(key)!r},")
         hidden = {slice_key(e.key, part) for e in self._by_key.values() for part in e.slices}
@@ -96,34 +140,15 @@ class TensorBundle:
             if key not in hidden:
                 self._entries[_text(key)] = entry
 
-    def _read_header(self, header: bytes) -> None:
-        version: dict[int, int] = {}
-        bad: list[int] = []
-        for number, value in fields(header, self._index):
-            if number == 1:
-                self._num_shards = as_int(value, self._index)
-            elif number == 2 and as_int(value, self._index):
-                self._byte_order = ">"
-            elif number == 3:
-                for part, amount in fields(as_bytes(value, self._index), self._index):
-                    if part == 3:
-                        bad.append(amount if isinstance(amount, int) else _SUPPORTED_VERSION)
-                    else:
-                        version[part] = as_int(amount, self._index)
-        if not 0 < self._num_shards <= _MOST_SHARDS:
-            raise DataLossError(f"{self._index} is damaged: it claims {self._num_shards} data files.")
-        if version.get(2, 0) > _SUPPORTED_VERSION or _SUPPORTED_VERSION in bad:
-            raise InvalidArgumentError(f"{self._index} was written for newer readers (version {version.get(2, 0)}).")
-
-    def _shard_path(self, shard: int) -> str:
-        return f"{self.path}.data-{shard:05d}-of-{self._num_shards:05d}"
+    def _data_path(self, shard: int) -> str:
+        return data_path(self.path, shard, self._header.num_shards)
 
     def _stat_shards(self) -> dict[int, int]:
         """The sizes of the data files that are there."""
         sizes: dict[int, int] = {}
         for shard in {e.shard for e in self._by_key.values() if not e.slices}:
             try:
-                sizes[shard] = os.stat(self._shard_path(shard)).st_size
+                sizes[shard] = os.stat(self._data_path(shard)).st_size
             except OSError:
                 continue
         return sizes
@@ -147,9 +172,9 @@ class TensorBundle:
             if part is None:
                 return "the index lacks one of its slices"
             if part.shard not in self._shard_sizes:
-                return f"the data file {os.path.basename(self._shard_path(part.shard))} is missing"
+                return f"the data file {os.path.basename(self._data_path(part.shard))} is missing"
             if part.offset + part.size > self._shard_sizes[part.shard]:
-                return f"the data file {os.path.basename(self._shard_path(part.shard))} is cut short"
+                return f"the data file {os.path.basename(self._data_path(part.shard))} is cut short"
         return ""
 
     def _stored_parts(self, entry: _Entry) -> list[_Entry | None]:
@@ -192,7 +217,7 @@ class TensorBundle:
     def _read_entry(self, entry: _Entry, what: str) -> npt.NDArray[Any]:
         file = self._file(entry.shard, what)
         if entry.dtype % 100 == tf_types.STRING:
-            if self._byte_order != "<":
+            if self._header.byte_order != "<":
                 raise InvalidArgumentError(f"Cannot read {what} of {self.path}: strings of a big-endian machine.")
             octets = file.read_array(entry.offset, entry.size, what).tobytes()
             return read_strings(octets, entry.shape, entry.crc, f"{file.path}, {what},")
@@ -205,11 +230,11 @@ class TensorBundle:
         raw = file.read_array(entry.offset, entry.size, what)
         if crc32c(raw) != unmask(entry.crc):
             raise DataLossError(f"{file.path} is damaged: the values of {what} do not match their checksum.")
-        return _as_native(raw, dtype, self._byte_order).reshape(entry.shape)
+        return _as_native(raw, dtype, self._header.byte_order).reshape(entry.shape)
 
     def _file(self, shard: int, what: str) -> RangedFile:
         if shard not in self._files:
-            path = self._shard_path(shard)
+            path = self._data_path(shard)
             if not os.path.exists(path):
                 raise NotFoundError(
                     f"Cannot read {what}: its data file {path} does not exist. The index {self._index} alone "

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, signed
+from jaxvars.checkpoint.formats.protos import BYTES, VARINT, as_bytes, as_int, fields, signed, write_field
 from jaxvars.errors import DataLossError
 
-__all__ = ["TensorSlice", "check_tiling", "parse_slice", "slice_key"]
+__all__ = ["TensorSlice", "check_tiling", "even_slices", "parse_slice", "slice_key", "write_slice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,35 @@ def parse_slice(data: bytes, what: str) -> TensorSlice:
             raise DataLossError(f"{what} is damaged: a slice from {start} of length {length}.")
         extents.append((start, length))
     return TensorSlice(tuple(extents))
+
+
+def write_slice(part: TensorSlice) -> bytes:
+    """Return the TensorSliceProto of a slice without empty extents; a whole dimension has neither start nor length."""
+    extents = (write_field(1, VARINT, start) + write_field(2, VARINT, max(0, length)) for start, length in part.extents)
+    return b"".join(write_field(1, BYTES, extent) for extent in extents)
+
+
+def even_slices(shape: Sequence[int], partition: tuple[int, int] | None) -> list[TensorSlice]:
+    """Return the slices that TensorFlow's partitioners cut; the first ones are longer by one where it does not divide.
+
+    Args:
+      shape: the whole shape.
+      partition: (axis, number of slices), or None.
+
+    Returns:
+      The slices; none for a tensor that is stored in one piece.
+    """
+    axis, count = partition or (0, 1)
+    if count < 2 or not 0 <= axis < len(shape) or 0 in shape:
+        return []
+    count = min(count, shape[axis])
+    length, longer = divmod(shape[axis], count)
+    starts = [number * length + min(number, longer) for number in range(count + 1)]
+    # TensorFlow's partitioned variables give the length of whole dimensions too.
+    extents = [[(0, dim) for dim in shape] for _ in range(count)]
+    for number, extent in enumerate(extents):
+        extent[axis] = (starts[number], starts[number + 1] - starts[number])
+    return [TensorSlice(tuple(extent)) for extent in extents] if count > 1 else []
 
 
 def check_tiling(slices: Sequence[TensorSlice], full: Sequence[int], what: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvars.errors import DataLossError
 
-__all__ = ["STRING", "VARIANT", "numpy_dtype", "type_name"]
+__all__ = ["STRING", "VARIANT", "numpy_dtype", "type_name", "type_number"]
 
 STRING, VARIANT = 7, 21
 
@@ -69,3 +69,13 @@ def numpy_dtype(number: int) -> np.dtype[Any] | None:
     """Return the dtype of the values in memory, None for types whose values cannot be read."""
     known = _TYPES.get(_base(number))
     return None if known is None or known[1] is None else np.dtype(known[1])
+
+
+_NUMBERS: dict[np.dtype[Any], int] = {
+    np.dtype(kind): number for number, (name, kind) in _TYPES.items() if kind is not None and not name.startswith("q")
+}
+
+
+def type_number(dtype: np.dtype[Any]) -> int | None:
+    """Return TensorFlow's number of a dtype (`object` stands for strings), None where TensorFlow has no such dtype."""
+    return _NUMBERS.get(np.dtype(dtype))
