@@ -1,0 +1,218 @@
+"""The entries of a zip archive as byte ranges of a file: stored or deflated, every size bounded, CRCs checked.
+
+Python's zipfile reads the directory. The entries themselves are read here: many small ones at once, from any
+thread, and none larger than its bytes can be.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxvars.checkpoint.formats.files import RangedFile
+from jaxvars.checkpoint.formats.raw_arrays import read_pieces
+from jaxvars.errors import DataLossError
+
+__all__ = ["ZipEntry", "beginning", "read_entries", "zip_entries"]
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+_MOST_RATIO = 1032  # deflate: 258 bytes from 2 bits
+_GUESSED_BEGINNING = 256
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ZipEntry:
+    """One entry.
+
+    Attributes:
+      name: its name in the archive.
+      start: where its bytes begin in the file.
+      packed: how many they are.
+      size: how many they are when they are unpacked.
+      crc: their CRC-32.
+      is_deflated: whether they are deflated, else they are stored as they are.
+      problem: why the entry cannot be read, "" if it can.
+      head: the first bytes in the file, as far as they were read already.
+    """
+
+    name: str
+    start: int
+    packed: int
+    size: int
+    crc: int
+    is_deflated: bool
+    problem: str
+    head: bytes
+
+
+class _Reading(io.RawIOBase):
+    """A file for zipfile, of which it cannot read more than there is."""
+
+    def __init__(self, file: RangedFile) -> None:
+        self._ranges = file
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ranges.size}[whence]
+        if position < 0:
+            raise ValueError("a place before the beginning")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._ranges.size - self._position)
+        count = left if size is None or size < 0 else min(size, left)
+        data = self._ranges.read(self._position, count, "the directory") if count else b""
+        self._position += count
+        return data
+
+
+def zip_entries(file: RangedFile) -> dict[str, ZipEntry]:
+    """Return the entries by name, in the order of the directory.
+
+    Raises:
+      DataLossError: the archive is damaged.
+    """
+    try:
+        with zipfile.ZipFile(cast("IO[bytes]", _Reading(file))) as archive:
+            found = archive.infolist()
+    except DataLossError:
+        raise
+    # RuntimeError: zipfile's own for what it does not know.
+    except (zipfile.BadZipFile, struct.error, RuntimeError, ValueError, OverflowError, EOFError, OSError) as error:
+        raise DataLossError(f"{file.path} is damaged or cut short, or no zip archive: {error}.") from None
+    # zipfile cuts names at a zero byte; orig_filename is the whole one.
+    infos = {info.orig_filename: info for info in found}
+    if len(infos) != len(found):
+        raise DataLossError(f"{file.path} is damaged: two of its entries have one name.")
+    return _located(file, infos)
+
+
+def _located(file: RangedFile, infos: Mapping[str, zipfile.ZipInfo]) -> dict[str, ZipEntry]:
+    """Read what stands before each entry, and check it against the directory."""
+    pieces = [(name, info.header_offset, _guessed_size(file, name, info)) for name, info in infos.items()]
+    heads = {name: head.tobytes() for name, head in read_pieces(file, pieces)}
+    return {name: _entry(file, name, info, heads[name]) for name, info in infos.items()}
+
+
+def _guessed_size(file: RangedFile, name: str, info: zipfile.ZipInfo) -> int:
+    size = _LOCAL.size + 4 * len(name) + _GUESSED_BEGINNING
+    if info.header_offset < 0 or info.header_offset + _LOCAL.size > file.size:
+        raise DataLossError(f"{file.path} is damaged: entry {name!r} should lie outside the file.")
+    return min(size, file.size - info.header_offset)
+
+
+def _entry(file: RangedFile, name: str, info: zipfile.ZipInfo, head: bytes) -> ZipEntry:
+    what = f"{file.path}, entry {name!r},"
+    magic, _, _, _, _, _, _, _, _, length, extra = _LOCAL.unpack_from(head)
+    stored = head[_LOCAL.size : _LOCAL.size + length]
+    if magic != _LOCAL_MAGIC or stored.decode("utf-8" if info.flag_bits & _UTF8 else "cp437", "replace") != name:
+        raise DataLossError(f"{what} is damaged: its own header does not match the directory.")
+    before = _LOCAL.size + length + extra
+    start = info.header_offset + before
+    if info.compress_size < 0 or start + info.compress_size > file.size:
+        raise DataLossError(f"{what} is damaged or cut short: its end lies outside the file.")
+    problem = ""
+    if info.flag_bits & _ENCRYPTED:
+        problem = "the entry is encrypted"
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        problem = f"the entry is compressed by method {info.compress_type}, and only deflate is known"
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    most = info.compress_size * (_MOST_RATIO if deflated else 1)
+    if not problem and (info.file_size > most or (not deflated and info.file_size != most)):
+        raise DataLossError(f"{what} is damaged: it claims {info.file_size} bytes out of {info.compress_size}.")
+    head = head[before : before + info.compress_size]
+    return ZipEntry(name, start, info.compress_size, info.file_size, info.CRC, deflated, problem, head)
+
+
+def beginning(file: RangedFile, entry: ZipEntry, size: int) -> bytes:
+    """Return the first `size` bytes of an entry, fewer if it has fewer. Their CRC is not checked.
+
+    Raises:
+      DataLossError: they cannot be unpacked.
+    """
+    size = min(size, entry.size)
+    if not entry.is_deflated:
+        have = len(entry.head) >= size
+        return entry.head[:size] if have else file.read(entry.start, size, f"entry {entry.name!r}")
+    data = b""
+    for packed in (entry.head, None):  # what was read already is most often enough
+        octets = packed if packed is not None else file.read(entry.start, min(entry.packed, _CHUNK), entry.name)
+        data = _inflate(zlib.decompressobj(-zlib.MAX_WBITS), octets, size, _what(file, entry))
+        if len(data) >= size:
+            break
+    return data
+
+
+def read_entries(file: RangedFile, entries: Sequence[ZipEntry]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Yield (name, bytes in an array of their own) in the order of the file, checked against their CRC.
+
+    Raises:
+      DataLossError: they do not match it, cannot be unpacked, or the file became shorter.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    stored = [(entry.name, entry.start, entry.packed) for entry in entries if not entry.is_deflated]
+    for name, octets in read_pieces(file, stored):
+        yield name, _checked(file, by_name[name], octets)
+    for entry in sorted((entry for entry in entries if entry.is_deflated), key=lambda entry: entry.start):
+        yield entry.name, _checked(file, entry, _inflated(file, entry))
+
+
+def _checked(file: RangedFile, entry: ZipEntry, octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if zlib.crc32(octets.data) != entry.crc:
+        raise DataLossError(f"{_what(file, entry)} is damaged: its bytes do not match their checksum.")
+    return octets
+
+
+def _inflated(file: RangedFile, entry: ZipEntry) -> npt.NDArray[np.uint8]:
+    """Unpack an entry piece by piece, never more than it claims."""
+    what = _what(file, entry)
+    octets = np.empty(entry.size, np.uint8)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    done = position = 0
+    while position < entry.packed or stream.unconsumed_tail:
+        packed = stream.unconsumed_tail
+        if not packed:
+            packed = file.read(entry.start + position, min(_CHUNK, entry.packed - position), what)
+            position += len(packed)
+        # One byte more than there should be, so that an entry that goes on is noticed.
+        data = _inflate(stream, packed, min(_CHUNK, entry.size - done + 1), what)
+        if (stream.eof and (stream.unused_data or position < entry.packed)) or done + len(data) > entry.size:
+            raise DataLossError(f"{what} is damaged: it goes on after its end.")
+        octets[done : done + len(data)] = np.frombuffer(data, np.uint8)
+        done += len(data)
+        if stream.eof:
+            break
+    if done != entry.size or not stream.eof:
+        raise DataLossError(f"{what} is damaged: it unpacks to {done} bytes and claims {entry.size}.")
+    return octets
+
+
+def _inflate(stream: Any, packed: bytes, most: int, what: str) -> bytes:
+    if not most:  # to zlib, 0 means without limit
+        return b""
+    try:
+        return stream.decompress(packed, most)
+    except zlib.error as error:
+        raise DataLossError(f"{what} is damaged: it cannot be unpacked ({error}).") from None
+
+
+def _what(file: RangedFile, entry: ZipEntry) -> str:
+    return f"{file.path}, entry {entry.name!r},"
