@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("placement",),
     ("checkpoint",),
     ("train", "layers", "nn", "losses", "metrics", "interop"),
-    ("tour",),
+    ("tour", "commands"),
     ("__init__", "__main__"),
 )  # fmt: skip
 HEAVY = ("orbax", "flax", "optax", "chex", "rich", "tqdm", "h5py", "safetensors", "IPython", "google_crc32c",

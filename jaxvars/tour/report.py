@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["heading", "line", "table"]
 
@@ -20,8 +20,8 @@ def line(text: str = "") -> None:
     print("\n".join(f"  {part}".rstrip() for part in text.split("\n")), flush=True)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return aligned columns: numbers to the right, everything else to the left.
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> str:
+    """Return aligned columns: numbers, and the columns named in `right`, to the right, everything else to the left.
 
     Example:
       >>> print(table(["name", "size"], [["a/weights", 12], ["b", 3]]))
@@ -33,7 +33,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [list(header), *[[str(cell) for cell in row] for row in rows]]
     columns = range(len(header))
     widths = [max(len(cells[column]) for cells in lines) for column in columns]
-    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in columns]
+    numeric = [
+        header[column] in right or all(isinstance(row[column], int | float) for row in rows) for column in columns
+    ]
 
     def aligned(cells: list[str]) -> str:
         pairs = zip(cells, widths, numeric, strict=True)

@@ -1,0 +1,66 @@
+"""What all commands share on their way out: exit codes, text that no name can break, JSON, the one line of an error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import Any, cast
+
+import jax
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "complain", "emit", "emit_json", "shown", "use_cpu"]
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def emit(text: str) -> None:
+    """Print text on standard output; control characters other than tabs and ends of lines are spelled out."""
+    print("\n".join(map(_spelled_out, text.split("\n"))))
+
+
+def _spelled_out(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c == "\t" else shown(c) for c in line)
+
+
+def shown(name: str) -> str:
+    r"""Return a name as it can be shown on one line: what moves a cursor or ends a line is spelled out (``\n``).
+
+    Example:
+      >>> print(shown("a/b\n\x1b[2J"))
+      a/b\n\x1b[2J
+    """
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def emit_json(content: Any) -> None:
+    """Print one JSON object. Numbers that JSON does not have are texts: "NaN", "Infinity", "-Infinity"."""
+    json.dump(_finite(content), sys.stdout, indent=1, allow_nan=False)
+    print()
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        if math.isfinite(content):
+            return content
+        return "NaN" if math.isnan(content) else "Infinity" if content > 0 else "-Infinity"
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in cast("dict[str, Any]", content).items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in cast("list[Any]", content)]
+    return content
+
+
+def complain(command: str, message: str, code: int) -> int:
+    """Print one line on standard error and return the exit code."""
+    print(f"jaxvars {command}: {shown(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+def use_cpu() -> None:
+    """Keep JAX off accelerators: looking into files must not take a GPU from whoever computes on it."""
+    if not os.environ.get("JAX_PLATFORMS"):
+        jax.config.update("jax_platforms", "cpu")
