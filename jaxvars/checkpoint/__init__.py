@@ -3,6 +3,7 @@
 Files are read whatever their format (TensorFlow V2 and V1, Orbax), found by their content, without TensorFlow.
 """
 
+from jaxvars.checkpoint.background import PendingSave, save_async
 from jaxvars.checkpoint.inspection import inspect
 from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.checkpoint.plan import RestorePlan, plan
@@ -13,6 +14,7 @@ from jaxvars.checkpoint.save import save
 __all__ = [
     "CheckpointReader",
     "LazyArray",
+    "PendingSave",
     "PlanRow",
     "RestorePlan",
     "inspect",
@@ -20,4 +22,5 @@ __all__ = [
     "plan",
     "restore",
     "save",
+    "save_async",
 ]

@@ -30,7 +30,9 @@ class Want(NamedTuple):
     transform: Callable[[Any], Any] | None = None
 
 
-def wanted(into: Variables, rules: Any, assignment_map: AssignmentMap | None, op: str) -> dict[str, Want]:
+def wanted(
+    into: Variables, rules: Any, assignment_map: AssignmentMap | None, op: str, only_matched: bool = False
+) -> dict[str, Want]:
     """Return for each variable what it is to get.
 
     Args:
@@ -38,6 +40,7 @@ def wanted(into: Variables, rules: Any, assignment_map: AssignmentMap | None, op
       rules: rules over the variables' names, or None.
       assignment_map: TF1's map {name in the file: variable}, or None. Only mapped variables are touched.
       op: the user's function, for errors.
+      only_matched: whether to leave out the names that no rule matches, instead of looking them up as they are.
 
     Raises:
       InvalidArgumentError: both are given, or the map is not one that TF1 would take.
@@ -52,7 +55,7 @@ def wanted(into: Variables, rules: Any, assignment_map: AssignmentMap | None, op
     if rules is None:
         return {name: Want((name,)) for name in names}
     matches = parse_rules(rules, op=op, direction=_DIRECTION, several=True).resolve(names)
-    return {name: _want(name, match, into) for name, match in matches.items()}
+    return {name: _want(name, match, into) for name, match in matches.items() if match or not only_matched}
 
 
 def _want(name: str, match: Match | None, into: Variables) -> Want:

@@ -25,10 +25,12 @@ __all__ = ["STATE_FILE", "Location", "exists", "local_path", "locate", "resolve_
 
 STATE_FILE = "checkpoint"
 _DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}\Z")
+# How checkpoints that are single files are usually called, the most telling first; only their content counts.
+_FILE_SUFFIXES = (".safetensors.index.json", ".safetensors", ".msgpack", ".keras", ".weights.h5", ".h5", ".npz")
 
 
 class Location(NamedTuple):
-    """Which reader opens a checkpoint ("tf", "tf_v1", "orbax") and with which path."""
+    """Which reader opens a checkpoint ("tf", "tf_v1", "orbax", "safetensors", ...) and with which path."""
 
     format: str
     path: str
@@ -85,7 +87,8 @@ def locate(path: str | os.PathLike[str]) -> Location:
 
     Args:
       path: the prefix of a TensorFlow checkpoint (``run/model.ckpt-1000``), its ``.index`` file, a V1 file,
-        a folder with a `checkpoint` state file (its latest one), a SavedModel, an Orbax folder.
+        a folder with a `checkpoint` state file (its latest one), a SavedModel, an Orbax folder, a file of
+        safetensors (or its index), NumPy, Keras or Flax, a folder with one such file.
 
     Returns:
       A `Location`.
@@ -116,13 +119,15 @@ def _file(path: str) -> Location:
         return _table(path)
     if kind == identify.STATE:
         return _from_state(path)
-    data = _DATA_FILE.match(path)
+    data = _DATA_FILE.match(path)  # raw values, which may look like anything
     if data and os.path.isfile(data[1] + ".index"):
         raise InvalidArgumentError(f"{path} is one data file of a checkpoint. Open the checkpoint: {data[1]!r}")
     if data:
         raise DataLossError(f"{path} is a data file whose index {data[1]}.index is missing: names are unknown.")
-    if kind:
-        raise InvalidArgumentError(f"{path} is not a checkpoint that jaxvars reads, but {kind}.")
+    if kind.format:
+        return Location(kind.format, path)
+    if kind.text:
+        raise InvalidArgumentError(f"{path} is not a checkpoint that jaxvars reads, but {kind.text}.")
     raise DataLossError(
         f"{path} is not a checkpoint that jaxvars reads, or its end is missing: "
         "a TensorFlow table ends in the bytes 57fb808b247547db."
@@ -153,7 +158,21 @@ def _in_folder(path: str) -> Location:
     indices = [name for name in list_folder(path) if name.endswith(".index")]
     if len(indices) == 1:
         return _table(os.path.join(path, indices[0]))
+    if not indices:
+        files = _single_files(path)
+        if len(files) == 1:
+            return _file(os.path.join(path, files[0]))
     raise _folder_error(path, indices)
+
+
+def _single_files(folder: str) -> list[str]:
+    """The checkpoints in a folder that are single files: those of the most telling suffix that occurs."""
+    names = [name for name in list_folder(folder) if os.path.isfile(os.path.join(folder, name))]
+    for suffix in _FILE_SUFFIXES:
+        found = [name for name in names if name.endswith(suffix)]
+        if found:
+            return found
+    return []
 
 
 def _saved_model(path: str) -> Location:
@@ -183,7 +202,7 @@ def _surviving(state: CheckpointState, folder: str) -> list[str]:
 
 
 def _folder_error(path: str, indices: list[str]) -> Exception:
-    prefixes = sorted(name.removesuffix(".index") for name in indices)
+    prefixes = sorted(name.removesuffix(".index") for name in indices) or _single_files(path)
     if prefixes:
         return InvalidArgumentError(
             f"Couldn't find 'checkpoint' file in {path}, and it holds several checkpoints: "

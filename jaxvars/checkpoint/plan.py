@@ -6,15 +6,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxvars.checkpoint import plan_text
+from jaxvars.checkpoint.formats.random_keys import stored_form
 from jaxvars.checkpoint.mapping import AssignmentMap, wanted
 from jaxvars.checkpoint.matching import PlanRow, make_rows
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.errors import DataLossError, InvalidArgumentError, InvalidTypeError, JaxvarsError, NotFoundError
+from jaxvars.rules import parse_rules
 from jaxvars.variables import Variables
+
+if TYPE_CHECKING:
+    from jaxvars.checkpoint.suggest import Suggestion
 
 __all__ = ["RestorePlan", "as_variables", "make_plan", "plan"]
 
@@ -32,6 +37,8 @@ class RestorePlan:
       unused: names in the file that no variable takes (no problem in itself).
       num_tensors: how many tensors the file holds.
       mapped: whether an assignment_map chose the variables.
+      rules: the rules that were given; with ``suggest=True`` those that are proposed, for `restore` or a rules file.
+      suggestion: with ``suggest=True`` what is proposed, which prints as lines to paste, unsure ones marked.
     """
 
     path: str
@@ -40,6 +47,8 @@ class RestorePlan:
     unused: tuple[str, ...]
     num_tensors: int
     mapped: bool = False
+    rules: tuple[Any, ...] = ()
+    suggestion: Suggestion | None = None
 
     def _names(self, *kinds: str) -> tuple[str, ...]:
         return tuple(row.target for row in self.rows if row.kind in kinds)
@@ -107,6 +116,7 @@ class RestorePlan:
             "unreadable": list(self.unreadable),
             "narrowed": list(self.narrowed),
             "unused": list(self.unused),
+            "rules": [_plain_rule(rule) for rule in self.rules],
             "bytes": self.nbytes,
             "ok": self.ok,
         }
@@ -137,6 +147,7 @@ def plan(
     rules: Any = None,
     assignment_map: AssignmentMap | None = None,
     cast: bool = False,
+    suggest: bool = False,
 ) -> RestorePlan:
     r"""Say what `jv.checkpoint.restore` with the same arguments would do; reads names and shapes, no values.
 
@@ -146,6 +157,9 @@ def plan(
       rules: (pattern of the variable's name, name in the file) pairs; None as the name leaves it as it is.
       assignment_map: TF1's map {name or scope in the file: variable or scope}.
       cast: as for `restore`.
+      suggest: whether to propose rules for the whole model, by likeness of names among tensors of the same shape. The
+        plan is then that of these rules, and `plan.suggestion` prints them. They are guesses: look at them, and pass
+        them on yourself, ``restore(path, into, rules=plan.rules)``. Names that `rules` match are not guessed.
 
     Returns:
       A `RestorePlan`: print it. Problems are in it, all of them; nothing is raised for them.
@@ -164,11 +178,39 @@ def plan(
       >>> plan = jv.checkpoint.plan(path, new, rules=[(r"conv1/(.*)", r"tower/\1")])
       >>> plan.ok, plan.restored, plan.unused
       (True, ('conv1/weights',), ('logits/bias',))
+      >>> jv.checkpoint.plan(path, new, suggest=True).rules
+      (('conv1/weights', 'tower/weights'),)
       >>> folder.cleanup()
     """
     into = as_variables(path, into, "plan")
     with open_checkpoint(path) as reader:
-        return make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "plan")
+        text = os.fspath(path)
+        if not suggest:
+            return make_plan(reader, text, into, rules, assignment_map, cast, "plan")
+        if assignment_map is not None:
+            raise InvalidArgumentError("jv.checkpoint.plan: suggest=True goes with rules=, not with assignment_map=.")
+        return _suggested_plan(reader, text, into, rules, cast)
+
+
+def _suggested_plan(reader: CheckpointReader, path: str, into: Variables, rules: Any, cast: bool) -> RestorePlan:
+    """The plan of the rules that names and shapes suggest, after those that are given."""
+    from jaxvars.checkpoint.suggest import suggest_rules
+
+    given = () if rules is None else parse_rules(rules, op="jv.checkpoint.plan", several=True).rules
+    matched = {} if rules is None else wanted(into, rules, None, "jv.checkpoint.plan", only_matched=True)
+    taken = {reader.resolve(name) for want in matched.values() for name in want.sources if name in reader}
+    free = {
+        name: stored_form(spec.shape, spec.dtype)[0]
+        for name, spec in into.variable_specs.items()
+        if name not in matched
+    }
+    offered = {name: info.shape for name, info in reader.tensors.items() if name not in taken and not info.problem}
+    for alias, name in reader.aliases.items():
+        if name in offered:  # TensorFlow 1's names are those that people gave
+            offered[alias] = offered.pop(name)
+    suggestion = suggest_rules(free, offered)
+    plan = make_plan(reader, path, into, [*given, *suggestion.rules] or None, None, cast, "plan")
+    return dataclasses.replace(plan, suggestion=suggestion)
 
 
 def make_plan(
@@ -185,7 +227,16 @@ def make_plan(
     rows = make_rows(reader, into, wants, cast)
     used = {source for row in rows for source in row.sources}
     unused = tuple(name for name in reader if name not in used)
-    return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), assignment_map is not None)
+    given = () if rules is None else parse_rules(rules, op=f"jv.checkpoint.{op}", several=True).rules
+    shown = tuple(tuple(rule) if rule.transform is not None else tuple(rule)[:2] for rule in given)
+    return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), assignment_map is not None, shown)
+
+
+def _plain_rule(rule: tuple[Any, ...]) -> list[Any]:
+    """A rule as JSON has it: as in a rules file."""
+    pattern, names, *transform = rule
+    shown = [getattr(each, "__name__", repr(each)) for each in transform]
+    return [pattern, list(names) if isinstance(names, tuple) else names, *shown]
 
 
 def as_variables(path: Any, into: Any, op: str) -> Variables:

@@ -74,11 +74,11 @@ class LazyArray:
 class CheckpointReader(Mapping[str, LazyArray]):
     """An open checkpoint of any format (TF1: `tf.train.NewCheckpointReader`). Made by `jv.checkpoint.open`.
 
-    A mapping from names, in sorted order, to `LazyArray`. A name may end in ``:0``. It is a context manager;
-    without ``with`` its files are closed when it is collected.
+    A mapping from names, in sorted order, to `LazyArray`. A name may end in ``:0``, and may be one of `aliases`. It is
+    a context manager; without ``with`` its files are closed when it is collected.
 
     Attributes:
-      format: "tf" (V2), "tf_v1" or "orbax".
+      format: "tf" (V2), "tf_v1", "orbax", "safetensors", "npz", "msgpack" (Flax), "hdf5" or "keras".
       path: the path that opens this very checkpoint again.
     """
 
@@ -88,6 +88,7 @@ class CheckpointReader(Mapping[str, LazyArray]):
         self.path = source.path
         self._tensors = source.tensors
         self._names = sorted(source.tensors)
+        self._aliases: Mapping[str, str] | None = None
 
     @property
     def source(self) -> Source:
@@ -117,22 +118,37 @@ class CheckpointReader(Mapping[str, LazyArray]):
             return {name: saved[name] for name in self._names}
         return {name: _guessed_spec(self._tensors[name]) for name in self._names if not _is_text(self._tensors[name])}
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Other names of tensors, where the file knows some: in TensorFlow 2's those that TF1 gave."""
+        if self._aliases is None:
+            found: Mapping[str, str] = getattr(self.source, "aliases", {})
+            self._aliases = {alias: name for alias, name in found.items() if alias not in self._tensors}
+        return self._aliases
+
     def resolve(self, name: str) -> str:
-        """Return the tensor's name in the file for a name as TF1 writes it (``a/b`` or ``a/b:0``).
+        """Return the tensor's name in the file for that name, an alias, or either as TF1 writes it (``a/b:0``).
 
         Raises:
           NotFoundError: there is no such tensor; the text has the nearest names.
         """
-        for candidate in (name, name.removesuffix(":0")):
+        found = self._find(name)
+        if found is None:
+            raise NotFoundError(_missing_text(name, self))
+        return found
+
+    def _find(self, name: str) -> str | None:
+        plain = name.removesuffix(":0")
+        for candidate in (name, plain):
             if candidate in self._tensors:
                 return candidate
-        raise NotFoundError(_missing_text(name, self))
+        return self.aliases.get(name) or self.aliases.get(plain)
 
     def __getitem__(self, name: str) -> LazyArray:
         return LazyArray(self, self._tensors[self.resolve(name)])
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._tensors or name.removesuffix(":0") in self._tensors)
+        return isinstance(name, str) and self._find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -184,8 +200,9 @@ def open(path: str | os.PathLike[str]) -> CheckpointReader:
 
     Args:
       path: the prefix of a TensorFlow checkpoint (``run/model.ckpt-1000``), its ``.index`` file, a V1 file, a
-        folder with a `checkpoint` state file (its latest checkpoint), a SavedModel, or an Orbax folder; a
-        string, a `pathlib.Path` or a ``file://`` URL.
+        folder with a `checkpoint` state file (its latest checkpoint), a SavedModel, an Orbax folder; a file of
+        safetensors (or the index of several), NumPy (.npz), Flax (msgpack) or Keras (.h5, .weights.h5, .keras), or
+        a folder with one of these. A string, a `pathlib.Path` or a ``file://`` URL.
 
     Returns:
       A `CheckpointReader`. No values are read yet.
@@ -209,7 +226,7 @@ def open(path: str | os.PathLike[str]) -> CheckpointReader:
 
 
 def _missing_text(name: str, reader: CheckpointReader) -> str:
-    near = nearest_names(name.removesuffix(":0"), reader)
+    near = nearest_names(name.removesuffix(":0"), [*reader, *reader.aliases])
     hint = f" Nearest: {', '.join(near)}." if near else ""
     return f"Key {name} not found in checkpoint {reader.path}, which has {len(reader)} tensors.{hint}"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from jax.core import Tracer
 
-from jaxvars.checkpoint.formats.registry import writer
-from jaxvars.checkpoint.paths import local_path
+from jaxvars.checkpoint.formats.identify import identify_file
+from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
+from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
+from jaxvars.checkpoint.paths import STATE_FILE, local_path
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
-__all__ = ["save"]
+__all__ = ["check_place", "prepare", "save", "write"]
 
 
 def save(variables: Variables, path: str | os.PathLike[str], format: str | None = None) -> str:
@@ -24,7 +27,9 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
     Args:
       variables: the variables; none may be a hole.
       path: where to; the folder above is made if needed. A string, a `pathlib.Path` or a ``file://`` URL.
-      format: "orbax", the default.
+      format: "orbax", "tf" (TensorFlow's own V2 files), "safetensors" or "npz"; None chooses by the suffix
+        ``.safetensors`` or ``.npz``, else Orbax. Values that were narrowed when a checkpoint was restored are
+        written in that checkpoint's dtype again, but in Orbax, which notes it.
 
     Returns:
       `path`, as a string.
@@ -43,20 +48,71 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
       [('dense/kernel', [2, 3])]
       >>> folder.cleanup()
     """
+    target, chosen = prepare(variables, path, format)
+    write(outgoing(variables), target, chosen)
+    return os.fspath(path)
+
+
+def prepare(variables: Variables, path: str | os.PathLike[str], format: str | None) -> tuple[str, str]:
+    """Check the arguments of a save; return the local path and the format.
+
+    Raises:
+      InvalidTypeError: the arguments are swapped.
+      FailedPreconditionError: variables have no value to save.
+      InvalidArgumentError: there is no such format, or the path is none.
+    """
     if not isinstance(variables, Variables):
         hint = " The variables come first." if isinstance(path, Variables) else ""
         raise InvalidTypeError(
             f"jv.checkpoint.save(variables, path): variables is {type(variables).__name__}, not Variables.{hint}"
         )
-    write = writer(format)
     target = local_path(path)
+    chosen = format_to_write(format, target)
     _check_values(variables)
-    if os.path.basename(target) == "checkpoint":
+    return target, chosen
+
+
+def write(items: Sequence[Outgoing], path: str, format: str) -> None:
+    """Write variables to a local path.
+
+    Raises:
+      InvalidArgumentError: something else than a checkpoint of this format is at `path`.
+      FailedPreconditionError: the disk refuses.
+    """
+    check_place(path, format)
+    WRITERS[format](items, path)
+
+
+def check_place(path: str, format: str) -> None:
+    """Refuse to replace what is no checkpoint of this format.
+
+    Raises:
+      InvalidArgumentError: something else is there.
+    """
+    if os.path.basename(path) == STATE_FILE:
         raise InvalidArgumentError(
             "'checkpoint' is the name of the file in which a Saver notes its checkpoints. Choose another name."
         )
-    write(variables, target)
-    return os.fspath(path)
+    if format != "tf" and os.path.isfile(path + ".index"):
+        raise InvalidArgumentError(
+            f"Cannot save to {path}: a TensorFlow checkpoint of that name is there ({path}.index), and would "
+            "be found first. Choose another name."
+        )
+    if format == "orbax" or not os.path.lexists(path):
+        return  # what is in the way of a folder, the writer of folders knows
+    there = "a folder" if os.path.isdir(path) else _other_file(path, format)
+    if there:
+        raise InvalidArgumentError(
+            f"Cannot save to {path}: {there} is there, and saving would delete or hide it. Choose another name."
+        )
+
+
+def _other_file(path: str, format: str) -> str:
+    """What a file is, "" if it is a checkpoint of this format."""
+    if not os.path.isfile(path):  # a link to nothing, a device
+        return "something that is no file"
+    kind = identify_file(path)
+    return "" if kind.format == format else kind.text or "an unknown file"
 
 
 def _check_values(variables: Variables) -> None:

@@ -336,6 +336,10 @@ class Cast(ValueTransform):
     def _applied(self, array: Any) -> Any:
         dtype = jnp.dtype(self.dtype)
         if isinstance(array, jax.Array):
+            if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+                raise InvalidArgumentError(
+                    f'{self} needs 64-bit JAX here. Write: jax.config.update("jax_enable_x64", True)'
+                )
             return array.astype(dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             result = array.astype(dtype)

@@ -11,7 +11,9 @@ import time
 import warnings
 from collections.abc import Iterable
 
-from jaxvars.checkpoint.formats.orbax_record import read_metadata_file
+from jaxvars.checkpoint.formats.identify import identify_file
+from jaxvars.checkpoint.formats.orbax_record import is_ours
+from jaxvars.checkpoint.formats.registry import SUFFIXES
 from jaxvars.checkpoint.paths import local_path
 from jaxvars.errors import JaxvarsError
 
@@ -74,28 +76,24 @@ def checkpoint_time(path: str) -> float | None:
 def delete_checkpoint(path: str) -> None:
     """Delete a checkpoint that a saver wrote, and nothing else.
 
-    A folder goes only if jaxvars's own record is in it; of a TensorFlow checkpoint the index, data and meta
-    files of exactly this name. What cannot be deleted stays, with a warning, as in TF1: training goes on.
+    A folder goes only if jaxvars's own record is in it; a file only if it is of a format that `save` writes; of a
+    TensorFlow checkpoint the index, data and meta files of exactly this name. What cannot be deleted stays, with a
+    warning, as in TF1: training goes on.
     """
     local = local_path(path)
     try:
         if os.path.isdir(local):
-            if not os.path.islink(local) and _is_ours(local):
+            if not os.path.islink(local) and is_ours(local):
                 _delete_folder(local)
             return
-        for file in _bundle_files(local):
+        for file in _bundle_files(local) or _single_file(local):
             os.remove(file)
-    except OSError as error:
+    except (OSError, JaxvarsError) as error:
         warnings.warn(f"could not delete the old checkpoint {path}: {error}", RuntimeWarning, stacklevel=3)
 
 
-def _is_ours(folder: str) -> bool:
-    try:
-        metadata = read_metadata_file(folder)
-    except JaxvarsError:
-        return False
-    custom = metadata.get("custom_metadata")
-    return isinstance(custom, dict) and "jaxvars" in custom
+def _single_file(path: str) -> list[str]:
+    return [path] if os.path.isfile(path) and identify_file(path).format in SUFFIXES.values() else []
 
 
 def _delete_folder(folder: str) -> None:

@@ -8,12 +8,14 @@ from typing import Any, cast
 
 import jax
 
+from jaxvars.checkpoint.background import PendingSave, start
 from jaxvars.checkpoint.mapping import Want
 from jaxvars.checkpoint.matching import make_rows
 from jaxvars.checkpoint.paths import exists, local_path
 from jaxvars.checkpoint.plan import RestorePlan
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.restore import restore_from
+from jaxvars.checkpoint.save import prepare
 from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
@@ -63,6 +65,8 @@ class Saver:
       save_relative_paths: whether the state file names checkpoints relative to its folder.
       filename: see `name`.
       format: what to write, as for `jv.checkpoint.save`; None is Orbax. Any format is restored.
+      background: whether `save` returns at once and the checkpoint is written while training goes on, as with
+        `jv.checkpoint.save_async`. A failure is raised by the next call of the saver, or by `wait`.
 
     Raises:
       InvalidTypeError: `var_list` is no list or dict of names or handles.
@@ -101,6 +105,7 @@ class Saver:
         save_relative_paths: bool = False,
         filename: str | None = None,
         format: str | None = None,
+        background: bool = False,
     ) -> None:
         del sharded, name, restore_sequentially, write_version, filename
         refuse_graph_arguments(saver_def, builder)
@@ -118,11 +123,23 @@ class Saver:
         self._pad_step_number = pad_step_number
         self._save_relative_paths = save_relative_paths
         self._format = format
+        self._background = background
+        self._pending: PendingSave | None = None
         self._retention = Retention(max_to_keep, keep_checkpoint_every_n_hours)
 
     def build(self) -> None:
         """End the waiting that ``defer_build=True`` asked for."""
         self._built = True
+
+    def wait(self) -> None:
+        """Wait until the save that goes on in the background is complete.
+
+        Raises:
+          FailedPreconditionError: it failed.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     # -- save and restore --------------------------------------------------------------------------------
 
@@ -138,8 +155,8 @@ class Saver:
     ) -> str | None:
         """Save a checkpoint, note it in the folder's state file, delete the oldest beyond `max_to_keep`.
 
-        The checkpoint is complete when this returns; one at the same path is replaced only then. With several
-        processes all must call it.
+        The checkpoint is complete when this returns, unless the saver works in the background; one at the same path is
+        replaced only then. With several processes all must call it.
 
         Args:
           variables: the variables; those that the saver saves must have values.
@@ -155,7 +172,8 @@ class Saver:
 
         Raises:
           NotFoundError: `var_list` or `global_step` names what does not exist.
-          FailedPreconditionError: variables have no value (all are listed); the disk refuses; `build` is wanted.
+          FailedPreconditionError: variables have no value (all are listed); the disk refuses; `build` is wanted; an
+            earlier save in the background failed.
           InvalidArgumentError: nothing to save; a path that collides with the state file's.
           InvalidTypeError: swapped or wrong arguments.
         """
@@ -172,10 +190,16 @@ class Saver:
                 f"attempting to use uninitialized values: {', '.join(holes)}. Initialize them first: variables = "
                 "jv.variables_initializer(variables, rng)"
             )
+        self.wait()
         make_folder(path)
-        save_checkpoint(renamed(variables, chosen), path, self._format)
-        if write_state:
-            self._note(path, latest_filename)
+        part = renamed(variables, chosen)
+        note = (lambda: self._note(path, latest_filename)) if write_state else (lambda: None)
+        if self._background:
+            target, form = prepare(part, path, self._format)
+            self._pending = start(part, path, target, form, note)
+        else:
+            save_checkpoint(part, path, self._format)
+            note()
         return path
 
     def restore(self, into: Variables, save_path: str | os.PathLike[str]) -> Variables:
@@ -202,6 +226,7 @@ class Saver:
             )
         check_variables(into, "restore(variables, path)")
         self._check_built("restore")
+        self.wait()
         chosen = self._chosen(into)
         if not chosen:
             self._nothing(into)

@@ -1,65 +1,71 @@
-"""The formats there are: who reads one, who writes one."""
+"""The formats there are: who reads one, who writes one. A format's module is imported when it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxvars.checkpoint.formats.base import Source
+from jaxvars.checkpoint.formats.outgoing import Outgoing, Writer
 from jaxvars.checkpoint.paths import Location
 from jaxvars.errors import InvalidArgumentError, nearest_names
-from jaxvars.variables import Variables
 
-__all__ = ["WRITERS", "open_source", "writer"]
+__all__ = ["SUFFIXES", "WRITERS", "format_to_write", "open_source"]
 
-Writer = Callable[[Variables, str], None]
-
-
-def _open_bundle(path: str) -> Source:
-    from jaxvars.checkpoint.formats.tensor_bundle import TensorBundle
-
-    return TensorBundle(path)
-
-
-def _open_v1(path: str) -> Source:
-    from jaxvars.checkpoint.formats.tf_v1 import TableCheckpoint
-
-    return TableCheckpoint(path)
+_READERS: dict[str, tuple[str, str]] = {
+    "tf": ("tensor_bundle", "TensorBundle"),
+    "tf_v1": ("tf_v1", "TableCheckpoint"),
+    "orbax": ("orbax", "OrbaxSource"),
+    "safetensors": ("safetensors", "SafetensorsSource"),
+    "npz": ("npz", "NpzSource"),
+    "msgpack": ("flax_msgpack", "MsgpackSource"),
+    "hdf5": ("hdf5", "Hdf5Source"),
+    "keras": ("keras_zip", "KerasZipSource"),
+}
 
 
-def _open_orbax(path: str) -> Source:
-    from jaxvars.checkpoint.formats.orbax import OrbaxSource
-
-    return OrbaxSource(path)
-
-
-def _save_orbax(variables: Variables, path: str) -> None:
-    from jaxvars.checkpoint.formats.orbax_save import save_orbax
-
-    save_orbax(variables, path)
-
-
-_READERS: dict[str, Callable[[str], Source]] = {"tf": _open_bundle, "tf_v1": _open_v1, "orbax": _open_orbax}
-WRITERS: dict[str, Writer] = {"orbax": _save_orbax}
+def _found(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"jaxvars.checkpoint.formats.{module}"), name)
 
 
 def open_source(location: Location) -> Source:
     """Open the checkpoint at a location with the reader of its format."""
-    return _READERS[location.format](location.path)
+    opener: Callable[[str], Source] = _found(*_READERS[location.format])
+    return opener(location.path)
 
 
-def writer(format: str | None) -> Writer:
-    """Return the function that writes the format; None means Orbax.
+def _writer(module: str, name: str) -> Writer:
+    def write(items: Sequence[Outgoing], path: str) -> None:
+        _found(module, name)(items, path)
+
+    return write
+
+
+WRITERS: dict[str, Writer] = {
+    "orbax": _writer("orbax_save", "save_orbax"),
+    "tf": _writer("bundle_writer", "save_bundle"),
+    "safetensors": _writer("safetensors", "save_safetensors"),
+    "npz": _writer("npz", "save_npz"),
+}
+SUFFIXES = {".safetensors": "safetensors", ".npz": "npz"}
+
+
+def format_to_write(format: str | None, path: str) -> str:
+    """Return the format to write: the one that is asked for, else by the path's suffix, else Orbax.
 
     Raises:
       InvalidArgumentError: there is no writer for it; the text lists those there are.
     """
     if format is None:
-        format = "orbax"
-    if format not in WRITERS:
-        near = nearest_names(str(format), WRITERS)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidArgumentError(
-            f"There is no checkpoint format {format!r} to save in. "
-            f"Formats: {', '.join(map(repr, sorted(WRITERS)))}.{hint}"
-        )
-    return WRITERS[format]
+        return SUFFIXES.get(os.path.splitext(path)[1].lower(), "orbax")
+    if format in WRITERS:
+        return format
+    near = nearest_names(str(format), WRITERS)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    only = f" {format!r} is only read." if format in _READERS else ""
+    raise InvalidArgumentError(
+        f"There is no checkpoint format {format!r} to save in.{only} "
+        f"Formats: {', '.join(map(repr, sorted(WRITERS)))}.{hint}"
+    )
