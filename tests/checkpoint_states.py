@@ -1,5 +1,7 @@
 """States and trees that the tests of Orbax checkpoints save."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +16,11 @@ def mesh():
     return Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("x", "y"))
 
 
-def state():
+def state(shape=(256, 128)):
+    """A variable of every kind. The first, of `shape`, is sharded, and by default too large to be packed."""
     sharding = NamedSharding(mesh(), P("x", "y"))
     values = {
-        "z/w": jax.device_put(jnp.arange(32, dtype=jnp.float32).reshape(8, 4), sharding),
+        "z/w": jax.device_put(jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(shape), sharding),
         "a": jnp.zeros((0, 3)),
         "a/b": jnp.array([1.5, -2], jnp.bfloat16),
         "a.b": jnp.array([[1, -2]]),

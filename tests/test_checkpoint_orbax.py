@@ -36,13 +36,13 @@ def test_plain_orbax_reads_the_arrays(tmp_path):
     from orbax.checkpoint import v1 as ocp
 
     path = checkpoint.save(state(), tmp_path / "m")
-    target = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=NamedSharding(mesh(), P(None, "x")))
+    target = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=NamedSharding(mesh(), P(None, "x")))
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
-        loaded = ocp.load(path, {"z/w": target, "step": np.zeros((), np.int32)})
-    assert loaded["z/w"].sharding == target.sharding and loaded["step"] == 5
-    np.testing.assert_array_equal(loaded["z/w"], np.arange(32.0).reshape(8, 4))
+        loaded = ocp.load(path, {"z/w": target})
+    assert loaded["z/w"].sharding == target.sharding
+    np.testing.assert_array_equal(loaded["z/w"], np.arange(32768.0).reshape(256, 128))
 
 
 def test_saving_leaves_nothing_but_the_checkpoint(tmp_path):
@@ -55,11 +55,11 @@ def test_saving_leaves_nothing_but_the_checkpoint(tmp_path):
 def test_values_land_on_the_targets_sharding(tmp_path, spec):
     path = checkpoint.save(state(), tmp_path / "m")
     sharding = NamedSharding(mesh(), spec)
-    into = jv.Variables({"z/w": Hole((8, 4), jnp.float32, sharding=sharding)})
+    into = jv.Variables({"z/w": Hole((256, 128), jnp.float32, sharding=sharding)})
     assert checkpoint.restore(path, into)["z/w"].sharding == sharding
     direct = OrbaxSource(path).read_onto({"z/w": into["z/w"]})["z/w"]
     assert direct.sharding == sharding
-    np.testing.assert_array_equal(direct, np.arange(32.0).reshape(8, 4))
+    np.testing.assert_array_equal(direct, np.arange(32768.0).reshape(256, 128))
 
 
 def test_a_value_is_replaced_where_it_lies(tmp_path):

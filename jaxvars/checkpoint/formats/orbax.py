@@ -1,10 +1,10 @@
-"""Orbax checkpoints: the one module that touches Orbax, so that its pitfalls are met in one place.
+"""Orbax checkpoints: the one module that reads through Orbax, so that its pitfalls are met in one place.
 
 * One flat level of names: nested trees whose components contain dots lose values silently.
 * Names, shapes and dtypes come from our record and are compared before Orbax reads: it casts float to int
   silently, and hands back the request itself for a name it lacks.
 * Values are checksummed: most flipped bits in an Orbax checkpoint load silently.
-* Arrays without elements are kept in the record: Orbax refuses them.
+* Small variables, and those without elements, which Orbax refuses, lie in a file of ours: `orbax_packing`.
 * Always explicit targets: without them Orbax asks for the devices of the machine that saved.
 """
 
@@ -21,7 +21,16 @@ import numpy.typing as npt
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
-from jaxvars.checkpoint.formats.orbax_record import Entry, decode_record, dtype_name, read_metadata_file
+from jaxvars.checkpoint.formats.orbax_layout import packed_path
+from jaxvars.checkpoint.formats.orbax_packing import PackedFile
+from jaxvars.checkpoint.formats.orbax_record import (
+    EMPTY,
+    Entry,
+    Lazily,
+    decode_record,
+    dtype_name,
+    read_metadata_file,
+)
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import VariableSpec
 
@@ -56,20 +65,25 @@ class OrbaxSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        custom = read_metadata_file(path).get("custom_metadata")
-        self._entries = decode_record(custom, path)
+        self._packed = PackedFile(path) if os.path.lexists(packed_path(path)) else None
+        # Record version 1, which had no such file, lies in the metadata.
+        self._entries: Mapping[str, Entry] | None = (
+            self._packed.entries if self._packed else decode_record(_custom_metadata(path), path)
+        )
         # name -> (item, key path in the item's tree); ours are the tree's own keys.
         self._places: dict[str, tuple[str | None, _Path]] = {}
         self._trees: dict[str | None, Any] = {}
         if self._entries is None:
             self.tensors: Mapping[str, TensorInfo] = self._foreign_tensors()
         else:
-            self.tensors = {name: _info(name, entry) for name, entry in self._entries.items()}
+            entries = self._entries
+            self.tensors = Lazily(entries, lambda name, _: _info(name, entries[name]))
 
     @property
     def specs(self) -> Mapping[str, VariableSpec] | None:
         """The variables as they were saved, None for a checkpoint of another program."""
-        return None if self._entries is None else {name: e.spec for name, e in self._entries.items()}
+        entries = self._entries
+        return None if entries is None else Lazily(entries, lambda name, _: entries[name].spec)
 
     def _foreign_tensors(self) -> dict[str, TensorInfo]:
         root, items = _items(self.path)
@@ -106,7 +120,7 @@ class OrbaxSource:
             if self._entries is None:
                 yield from self._read_foreign(group)
             else:
-                yield from self._read_ours(group)
+                yield from self._read_ours(self._entries, group)
 
     def _groups(self, names: Iterable[str]) -> Iterator[list[str]]:
         group: list[str] = []
@@ -120,23 +134,42 @@ class OrbaxSource:
         if group:
             yield group
 
-    def _read_ours(self, names: list[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        assert self._entries is not None
-        entries = self._entries
-        wanted = {name for name in names if not entries[name].at}
-        values = self._load({name: _target(e.shape, e.dtype) for name, e in entries.items() if name in wanted})
+    def _read_ours(self, entries: Mapping[str, Entry], names: list[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        try:
+            for name, value in self._stored(entries, names):
+                entry = entries[name]
+                yield name, self._checked(name, value, entry.shape, entry.dtype, entry.crc32c)
+        except DataLossError:
+            if self._packed is not None and self._packed.was_replaced():
+                raise DataLossError(
+                    f"{self.path} was replaced or removed while it was being read. Read it again from the start."
+                ) from None
+            raise
+
+    def _stored(self, entries: Mapping[str, Entry], names: list[str]) -> Iterator[tuple[str, Any]]:
+        """Yield what is stored, from where it is stored."""
+        if self._packed is not None:
+            yield from self._packed.read_many([name for name in names if isinstance(entries[name].at, int)])
         for name in names:
-            entry = entries[name]
-            value = np.empty(entry.shape, entry.dtype) if entry.at else values.pop(name)
-            yield name, self._checked(name, value, entry.shape, entry.dtype, entry.crc32c)
+            if entries[name].at == EMPTY:
+                yield name, np.empty(entries[name].shape, entries[name].dtype)
+        arrays = {name: entries[name] for name in names if entries[name].at == ""}
+        values = self._load({name: _target(entry.shape, entry.dtype) for name, entry in arrays.items()})
+        for name in arrays:
+            yield name, values.pop(name)
 
     def read_onto(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Read variables of one of our checkpoints straight onto the shardings of `targets`.
 
-        For arrays that no single process holds whole; those have no checksum to verify.
+        For arrays that no single process holds whole: Orbax arrays are read piece by piece, without a checksum.
         """
         assert self._entries is not None
-        return self._load(dict(targets))
+        entries = self._entries
+        result = self._load({name: target for name, target in targets.items() if entries[name].at == ""})
+        for name, value in self.read_many([name for name in targets if name not in result]):
+            place = targets[name].sharding
+            result[name] = jax.make_array_from_callback(value.shape, place, value.__getitem__, dtype=value.dtype)
+        return result
 
     def _load(self, targets: dict[str, Any]) -> dict[str, Any]:
         """Load a part of our flat tree: every other name is left out by a placeholder."""
@@ -144,7 +177,7 @@ class OrbaxSource:
         if not targets:
             return {}
         ocp = orbax_module()
-        stored = [name for name, entry in self._entries.items() if not entry.at]
+        stored = [name for name, entry in self._entries.items() if entry.at == ""]
         tree = {name: targets.get(name, ocp.PLACEHOLDER) for name in stored}
         with calling_orbax(DataLossError, f"Cannot read {self.path}"), ocp.Context():
             loaded = ocp.load(self.path, tree, checkpointable_name=_ITEM)
@@ -187,7 +220,13 @@ class OrbaxSource:
         return value
 
     def close(self) -> None:
-        """Do nothing: Orbax keeps no file open between reads."""
+        """Close our own file; Orbax keeps none open between reads."""
+        if self._packed is not None:
+            self._packed.close()
+
+
+def _custom_metadata(path: str) -> Any:
+    return read_metadata_file(path).get("custom_metadata")
 
 
 def _info(name: str, entry: Entry) -> TensorInfo:

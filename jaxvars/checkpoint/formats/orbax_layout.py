@@ -2,7 +2,7 @@
 
 Saving over a checkpoint goes: write a new folder beside it, move the old one aside, move the new one in,
 delete the old one. A process killed in between leaves either the old folder in place, or aside, where
-`previous_path` finds it.
+`previous_path` finds it. Processes that save in one folder at once take turns at moving.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Generator
 
-__all__ = ["clean_leftovers", "is_orbax_folder", "new_path", "previous_path", "replace_folder"]
+from jaxvars.checkpoint.formats.atomic import sync_folder
+
+__all__ = [
+    "clean_leftovers",
+    "is_orbax_folder",
+    "new_path",
+    "packed_path",
+    "previous_path",
+    "replace_folder",
+    "sync_files",
+]
 
 _MARKERS = ("_CHECKPOINT_METADATA", "orbax.checkpoint", "manifest.ocdbt", "_METADATA")
 _PREVIOUS = ".jaxvars-previous"
 _NEW = ".jaxvars-new-"
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_PACKED = "variables.jaxvars"
 
 
 def is_orbax_folder(path: str) -> bool:
@@ -26,6 +38,11 @@ def is_orbax_folder(path: str) -> bool:
     if _UNFINISHED in os.path.basename(path):
         return False
     return any(os.path.isfile(os.path.join(path, marker)) for marker in _MARKERS)
+
+
+def packed_path(folder: str) -> str:
+    """Return the path of the file that jaxvars adds to a checkpoint."""
+    return os.path.join(folder, _PACKED)
 
 
 def previous_path(path: str) -> str | None:
@@ -44,19 +61,33 @@ def new_path(path: str, shared: bool = False) -> str:
     return path + _NEW + ("shared" if shared else f"{_host()}-{os.getpid()}")
 
 
+def sync_files(folder: str) -> None:
+    """Flush all files of a folder to the disk."""
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(os.path.join(inner, name), os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(inner)
+
+
 def replace_folder(new: str, path: str) -> None:
     """Move the finished folder `new` to `path`; what was there is deleted last."""
     aside = path + _PREVIOUS
-    if os.path.lexists(path):
+    with _my_turn(os.path.dirname(path)):
+        if os.path.lexists(path):
+            _delete(aside)
+            os.rename(path, aside)
+        try:
+            os.rename(new, path)
+        except OSError:
+            if os.path.lexists(aside) and not os.path.lexists(path):
+                os.rename(aside, path)
+            raise
+        sync_folder(os.path.dirname(path))
         _delete(aside)
-        os.rename(path, aside)
-    try:
-        os.rename(new, path)
-    except OSError:
-        if os.path.lexists(aside) and not os.path.lexists(path):
-            os.rename(aside, path)
-        raise
-    _delete(aside)
 
 
 def clean_leftovers(path: str) -> None:
@@ -70,6 +101,23 @@ def clean_leftovers(path: str) -> None:
         ours = int(match[2]) == os.getpid() and match[1] == base
         if ours or not _is_running(int(match[2])):
             _delete(os.path.join(folder, name))
+
+
+@contextlib.contextmanager
+def _my_turn(folder: str) -> Generator[None, None, None]:
+    """Keep other processes of this machine from moving checkpoints in the folder; ends with the process, too."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a folder that is in use cannot be moved anyway
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _host() -> str:

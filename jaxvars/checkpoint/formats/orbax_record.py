@@ -1,28 +1,33 @@
-"""What jaxvars writes about each variable into an Orbax checkpoint's custom metadata, and reads back.
+"""What jaxvars writes about each variable beside its values, and reads back.
 
-The record holds what Orbax does not: trainable flags, collections, placement, and a checksum per variable.
-It is checksummed itself. A variable's entry leaves out what is usual, so that 10,000 of them stay small:
+The record holds what the formats of others do not: trainable flags, collections, placement, and a checksum per
+variable. A variable's entry leaves out what is usual, so that 10,000 of them stay small:
 
-    {"version": 1, "crc32c": 123, "variables": {"conv1/weights": {"shape": [5, 5, 1, 32], "dtype": "float32",
-        "crc32c": 456, "trainable": false, "collections": [...], "placement": "/cpu:0", "at": "empty"}}}
+    {"version": 2, "variables": {"conv1/weights": {"shape": [5, 5, 1, 32], "dtype": "float32", "crc32c": 456,
+        "trainable": false, "collections": [...], "placement": "/cpu:0", "file_dtype": "int64", "partition": [0, 3],
+        "at": 1024}}}
 
-``"at"`` says where the values are when they are not an Orbax array of the variable's name.
+``"at"`` says where the values are when they are not an array of the variable's name in the format's own way. Where
+nothing else protects the record, it has a ``"crc32c"`` of its variables. Version 1 is the same without
+``"file_dtype"``, ``"partition"`` and numbers ``"at"``; in Orbax checkpoints it lay in the custom metadata.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import ml_dtypes
 import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.orbax_layout import packed_path
 from jaxvars.checkpoint.formats.random_keys import (
     KEY_DTYPES,
     implementation,
@@ -36,10 +41,14 @@ from jaxvars.spec import DEFAULT_COLLECTIONS, VariableSpec
 __all__ = [
     "EMPTY",
     "Entry",
+    "Lazily",
     "decode_record",
+    "decode_variables",
     "dtype_name",
     "encode_record",
+    "encode_variables",
     "is_ours",
+    "marker",
     "named_dtype",
     "read_metadata_file",
 ]
@@ -47,9 +56,11 @@ __all__ = [
 _CHECKPOINT_METADATA = "_CHECKPOINT_METADATA"
 EMPTY = "empty"
 _KEY = "jaxvars"
-_VERSION = 1
+_VERSION = 2
+_READABLE = (1, 2)
 _LARGEST_METADATA = 1 << 28
 _DEFAULT = {True: DEFAULT_COLLECTIONS, False: DEFAULT_COLLECTIONS[:1]}
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,27 +72,92 @@ class Entry:
       shape: the shape of the stored array (a key's data has one dimension more).
       dtype: the dtype of the stored array.
       crc32c: the checksum of its bytes in C order, None where no process could see all of them.
-      at: "" for an Orbax array of that name, `EMPTY` for an array without elements.
+      at: "" for an array of that name, `EMPTY` for an array without elements that the format cannot hold, a number for
+        the first byte in the checkpoint's file of small variables.
     """
 
     spec: VariableSpec
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     crc32c: int | None
-    at: str = ""
+    at: str | int = ""
+
+
+class Lazily(Mapping[str, _T], Generic[_T]):
+    """A mapping whose values are made when they are first used: listing 10,000 names makes none.
+
+    Args:
+      raw: what the values are made of.
+      make: makes one, of its name and its raw form.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], make: Callable[[str, Any], _T]) -> None:
+        self._raw = raw
+        self._make = make
+        self._made: dict[str, _T] = {}
+
+    def __getitem__(self, name: str) -> _T:
+        if name not in self._made:
+            self._made[name] = self._make(name, self._raw[name])
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
+def encode_variables(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return the record that describes `entries`, kept in their order, for a place with a checksum of its own."""
+    return {"version": _VERSION, "variables": {entry.spec.key: _encode(entry) for entry in entries}}
+
+
+def decode_variables(record: Any, what: str) -> Mapping[str, Entry]:
+    """Return the variables that a record describes, each decoded when it is first used.
+
+    Args:
+      record: the record, parsed, its checksum verified.
+      what: names the checkpoint in errors.
+
+    Raises:
+      DataLossError: it makes no sense (here, or when a variable is decoded).
+      InvalidArgumentError: a newer jaxvars wrote it.
+    """
+    version = record.get("version") if isinstance(record, dict) else None
+    variables = record.get("variables") if isinstance(record, dict) else None
+    if isinstance(version, int) and version not in _READABLE:
+        raise InvalidArgumentError(
+            f"{what} was written by a newer jaxvars (record version {version}). Run: pip install -U jaxvars"
+        )
+    if version not in _READABLE or not isinstance(variables, dict):
+        raise DataLossError(f"{what} is damaged: its record of variables makes no sense.")
+
+    def entry(name: str, fields: Any) -> Entry:
+        try:
+            return _decode(name, fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataLossError(
+                f"{what} is damaged: its record of variable {name!r} makes no sense ({error})."
+            ) from None
+
+    return Lazily(variables, entry)
 
 
 def encode_record(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Return the custom metadata that describes `entries`, kept in their order."""
-    variables = {entry.spec.key: _encode(entry) for entry in entries}
-    return {_KEY: {"version": _VERSION, "crc32c": _checksum(variables), "variables": variables}}
+    """Return the record as metadata in a file that has no checksum of its own for it."""
+    record = encode_variables(entries)
+    return {_KEY: {**record, "crc32c": _checksum(record["variables"])}}
 
 
 def decode_record(custom: Any, what: str) -> dict[str, Entry] | None:
-    """Return the variables that the custom metadata describes, None if it is not jaxvars's.
+    """Return the variables that metadata describes, None if it is not jaxvars's.
 
     Args:
-      custom: the custom metadata of a checkpoint, parsed.
+      custom: the metadata, parsed.
       what: names the checkpoint in errors.
 
     Raises:
@@ -92,17 +168,16 @@ def decode_record(custom: Any, what: str) -> dict[str, Entry] | None:
     if not isinstance(record, dict):
         return None
     variables = record.get("variables")
+    if record.keys() == {"version"}:
+        raise DataLossError(f"{what} is damaged: {os.path.basename(packed_path(what))} is missing in it.")
     if not isinstance(variables, dict) or record.get("crc32c") != _checksum(variables):
         raise DataLossError(f"{what} is damaged: its record of variables does not match its checksum.")
-    if record.get("version") != _VERSION:
-        raise InvalidArgumentError(
-            f"{what} was written by a newer jaxvars (record version {record.get('version')}). "
-            "Run: pip install -U jaxvars"
-        )
-    try:
-        return {name: _decode(name, entry) for name, entry in variables.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataLossError(f"{what} is damaged: its record of variables makes no sense ({error}).") from None
+    return dict(decode_variables(record, what))
+
+
+def marker() -> dict[str, Any]:
+    """Return the custom metadata that tells Orbax checkpoints of ours from those of others."""
+    return {_KEY: {"version": _VERSION}}
 
 
 def read_metadata_file(folder: str) -> dict[str, Any]:
@@ -130,6 +205,8 @@ def read_metadata_file(folder: str) -> dict[str, Any]:
 
 def is_ours(folder: str) -> bool:
     """Whether jaxvars wrote the Orbax checkpoint in this folder (whatever its state is now)."""
+    if os.path.lexists(packed_path(folder)):
+        return True
     try:
         custom = read_metadata_file(folder).get("custom_metadata")
     except DataLossError:
@@ -152,26 +229,32 @@ def _encode(entry: Entry) -> dict[str, Any]:
         fields["collections"] = list(spec.collections)
     if spec.placement is not None:
         fields["placement"] = _encode_placement(spec.placement)
-    if entry.at:
+    if spec.file_dtype:
+        fields["file_dtype"] = spec.file_dtype
+    if spec.partition is not None:
+        fields["partition"] = list(spec.partition)
+    if entry.at != "":
         fields["at"] = entry.at
     return fields
 
 
 def _decode(name: str, fields: dict[str, Any]) -> Entry:
     trainable = bool(fields.get("trainable", True))
-    dtype = named_dtype(fields["dtype"])
     spec = VariableSpec(
         name,
         tuple(fields["shape"]),
-        dtype,
+        named_dtype(fields["dtype"]),
         trainable,
         tuple(fields.get("collections", _DEFAULT[trainable])),
         _decode_placement(fields.get("placement")),
+        file_dtype=str(fields.get("file_dtype", "")),
+        partition=_decode_partition(fields.get("partition")),
     )
     shape, stored = stored_form(spec.shape, spec.dtype)
     checksum, at = fields.get("crc32c"), fields.get("at", "")
-    if min(shape, default=0) < 0 or at not in ("", EMPTY) or (at == EMPTY) != (math.prod(shape) == 0):
-        raise ValueError(f"variable {name!r} of shape {shape} at {at!r}")
+    somewhere = at >= 0 if isinstance(at, int) else at in ("", EMPTY) and (at == EMPTY) == (math.prod(shape) == 0)
+    if min(shape, default=0) < 0 or not somewhere:
+        raise ValueError(f"shape {shape} at {at!r}")
     return Entry(spec, shape, stored, checksum, at)
 
 
@@ -183,6 +266,7 @@ def dtype_name(dtype: Any) -> str:
     return np.dtype(dtype).name
 
 
+@functools.cache
 def named_dtype(name: str) -> Any:
     """Return the dtype of which `dtype_name` gave the name."""
     if name in KEY_DTYPES:
@@ -202,3 +286,10 @@ def _decode_placement(placement: Any) -> str | PartitionSpec | None:
     if placement is None or isinstance(placement, str):
         return placement
     return PartitionSpec(*(tuple(axis) if isinstance(axis, list) else axis for axis in placement["spec"]))
+
+
+def _decode_partition(partition: Any) -> tuple[int, int] | None:
+    if partition is None:
+        return None
+    axis, slices = partition
+    return int(axis), int(slices)

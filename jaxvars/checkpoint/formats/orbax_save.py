@@ -1,75 +1,55 @@
-"""Writing `Variables` as an Orbax checkpoint: whole or not at all."""
+"""Writing variables as an Orbax checkpoint: whole or not at all."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.orbax import orbax_module
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
-from jaxvars.checkpoint.formats.orbax_layout import (
-    clean_leftovers,
-    new_path,
-    replace_folder,
-)
-from jaxvars.checkpoint.formats.orbax_record import EMPTY, Entry, encode_record, is_ours
-from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
-from jaxvars.variables import Variables
+from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files
+from jaxvars.checkpoint.formats.orbax_packing import LARGEST_PACKED, PackedWriter
+from jaxvars.checkpoint.formats.orbax_record import Entry, dtype_name, is_ours, marker
+from jaxvars.checkpoint.formats.outgoing import Outgoing, refuse_strings
+from jaxvars.checkpoint.formats.random_keys import is_key_dtype
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, JaxvarsError
 
 __all__ = ["save_orbax"]
 
+# Orbax writes data files of this size side by side; one of 2 GB, its default, takes three times as long.
+_DATA_FILE_BYTES = 1 << 24
+_MOST_DATA_FILES = 256
 
-def save_orbax(variables: Variables, path: str) -> None:
+
+def save_orbax(items: Sequence[Outgoing], path: str) -> None:
     """Write a checkpoint folder at `path`; one that is there is replaced only when the new one is complete.
 
     With several processes all must call it.
 
     Raises:
-      InvalidArgumentError: something that is no checkpoint of this kind is in the way.
+      InvalidArgumentError: something that is no checkpoint of this kind is in the way; strings.
       FailedPreconditionError: the disk refuses.
     """
     _check_place(path)
-    entries = list(_entries(variables))
-    values = {entry.spec.key: _stored_value(variables[entry.spec.key]) for entry in entries if not entry.at}
-    shared = jax.process_count() > 1
-    new = new_path(path, shared)
-    ocp = orbax_module()
-    context = ocp.Context()
-    context.array.saving.use_compression = False  # float noise shrinks by 7 % and takes twice the time
-    unchanged = " What was there before is unchanged."
-    with calling_orbax(FailedPreconditionError, f"Cannot save to {path}", unchanged):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        clean_leftovers(path)
-        try:
-            with context:
-                # Orbax refuses an empty tree; no variable has the empty name.
-                tree = values or {"": np.zeros(1, np.uint8)}
-                ocp.save(new, tree, custom_metadata=encode_record(entries), overwrite=shared)
-            if jax.process_index() == 0:
-                replace_folder(new, path)
-        finally:
-            if not shared:
-                clean_leftovers(path)
-    if shared:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"jaxvars.checkpoint.save {path}")
+    refuse_strings(items, "An Orbax checkpoint")
+    for item in items:
+        dtype_name(item.spec.dtype)  # refuses kinds of keys that could not be read back
+    if jax.process_count() == 1:
+        _write(items, path, new_path(path))
+    else:
+        _write_together(items, path)
 
 
 def _check_place(path: str) -> None:
     """Refuse to replace anything but a checkpoint of our own."""
-    if os.path.isfile(path + ".index"):
-        raise InvalidArgumentError(
-            f"Cannot save to {path}: a TensorFlow checkpoint of that name is there ({path}.index), and would "
-            "be found first. Choose another name."
-        )
     if not os.path.lexists(path):
         return
     folder = os.path.isdir(path)
@@ -80,25 +60,98 @@ def _check_place(path: str) -> None:
         )
 
 
-def _entries(variables: Variables) -> Iterator[Entry]:
-    specs = variables.variable_specs
-    for name in variables._layout.creation_order:
-        spec = specs[name]
-        shape, dtype = stored_form(spec.shape, spec.dtype)
-        if 0 in shape:
-            yield Entry(spec, shape, dtype, None, EMPTY)
-            continue
-        value = variables[name]
-        whole = not is_concrete(value) or value.is_fully_addressable
-        yield Entry(spec, shape, dtype, crc32c(_host_value(value)) if whole else None)
+def _write(items: Sequence[Outgoing], path: str, new: str) -> None:
+    shared = jax.process_count() > 1
+    unchanged = " What was there before is unchanged."
+    with calling_orbax(FailedPreconditionError, f"Cannot save to {path}", unchanged):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if not shared:
+            clean_leftovers(path)
+        try:
+            checksums = _write_arrays([item for item in items if not _is_packed(item)], new)
+            if jax.process_index() == 0:
+                _write_packed(items, checksums, new)
+                sync_files(new)
+                replace_folder(new, path)
+        finally:
+            if not shared:
+                clean_leftovers(path)
 
 
-def _stored_value(value: Any) -> Any:
+def _write_together(items: Sequence[Outgoing], path: str) -> None:
+    """Write with all processes; when one fails, the others say so instead of waiting for it."""
+    from jax.experimental import multihost_utils
+
+    failure = None
+    try:
+        _write(items, path, new_path(path, shared=True))
+    except JaxvarsError as error:
+        failure = error
+    fine = multihost_utils.process_allgather(np.array(failure is None))
+    if failure is not None:
+        raise failure
+    if not np.all(fine):
+        raise FailedPreconditionError(f"Cannot save to {path}: another process failed. See its error.")
+
+
+def _is_packed(item: Outgoing) -> bool:
+    nbytes = int(np.prod(item.shape, dtype=np.int64)) * item.plain_dtype.itemsize
+    return nbytes == 0 or (nbytes <= LARGEST_PACKED and _is_whole(item.value))
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether this process can see all of the value."""
+    return not is_concrete(value) or value.is_fully_addressable or value.is_fully_replicated
+
+
+def _write_arrays(items: Sequence[Outgoing], new: str) -> dict[str, int | None]:
+    """Let Orbax write a checkpoint of the large variables; returns their checksums."""
+    values = {item.name: _leaf(item) for item in items}
+    context = orbax_module().Context()
+    saving = context.array.saving
+    saving.use_compression = False  # float noise shrinks by 7 % and takes twice the time
+    saving.ocdbt_target_data_file_size = max(
+        _DATA_FILE_BYTES, sum(v.nbytes for v in values.values()) // _MOST_DATA_FILES
+    )
+    context.memory.deepcopy_host_arrays = False  # nothing changes them before this returns
+    # Orbax refuses an empty tree.
+    tree = values or {"": np.zeros(1, np.uint8)}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        checksums = pool.submit(_checksums, values)
+        with context:
+            orbax_module().save(new, tree, custom_metadata=marker(), overwrite=jax.process_count() > 1)
+        return checksums.result()
+
+
+def _leaf(item: Outgoing) -> Any:
     """What Orbax is given: the host copy, but a sharded array as it is (Orbax writes it piece by piece)."""
+    value = item.value
     if is_concrete(value) and len(value.sharding.device_set) > 1 and not value.is_fully_replicated:
         return jax.random.key_data(value) if is_key_dtype(value.dtype) else value
-    return _host_value(value)
+    return _host_array(item)
 
 
-def _host_value(value: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(jax.random.key_data(value) if is_key_dtype(value.dtype) else value, order="C")
+def _host_array(item: Outgoing) -> npt.NDArray[Any]:
+    array = item.plain_array()
+    if array.shape != item.shape or array.dtype != item.plain_dtype:
+        raise InvalidArgumentError(
+            f"Cannot save {item.name!r}: its value is {array.dtype} of shape {array.shape}, but the variable is "
+            f"{item.plain_dtype} of shape {item.shape}."
+        )
+    return array
+
+
+def _checksums(values: Mapping[str, Any]) -> dict[str, int | None]:
+    return {name: crc32c(np.asarray(value)) if _is_whole(value) else None for name, value in values.items()}
+
+
+def _write_packed(items: Sequence[Outgoing], checksums: Mapping[str, int | None], folder: str) -> None:
+    with PackedWriter(folder) as writer:
+        entries: list[Entry] = []
+        for item in items:
+            if item.name in checksums:
+                entries.append(Entry(item.spec, item.shape, item.plain_dtype, checksums[item.name]))
+            else:
+                array = _host_array(item)
+                entries.append(Entry(item.spec, item.shape, item.plain_dtype, crc32c(array), writer.add(array)))
+        writer.finish(entries)

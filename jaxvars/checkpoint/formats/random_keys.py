@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -18,14 +19,21 @@ KEY_DTYPES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsaf
 
 def is_key_dtype(dtype: Any) -> bool:
     """Whether values of this dtype are random keys."""
-    return bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
+    # Asking JAX takes microseconds, and this is asked for each of 10,000 variables.
+    return not isinstance(dtype, np.dtype) and bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
 
 
 def stored_form(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and dtype of the plain array behind a value; its own, but for random keys."""
     if not is_key_dtype(dtype):
         return shape, np.dtype(dtype)
-    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype))
+    more, numbers = _numbers_of_one_key(dtype)
+    return (*shape, *more), numbers
+
+
+@functools.cache
+def _numbers_of_one_key(dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), dtype))
     return tuple(data.shape), np.dtype(data.dtype)
 
 
@@ -41,6 +49,7 @@ def implementation(dtype: Any) -> str:
     return known
 
 
+@functools.cache
 def key_dtype(name: str) -> Any:
     """Return the key dtype of that name (one of `KEY_DTYPES`)."""
     return jax.eval_shape(lambda: jax.random.key(0, impl=KEY_DTYPES[name])).dtype
