@@ -24,7 +24,7 @@ from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.table_writer import write_table
 from jaxvars.checkpoint.formats.tensor_bundle import TensorBundle
 from jaxvars.checkpoint.formats.tensor_slice import even_slices
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.spec import VariableSpec
 from jaxvars.variables import Variables
 
@@ -407,3 +407,46 @@ def test_a_process_killed_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_p
         check(folder / "m", OLD)
         assert files(folder) == ["m.data-00000-of-00001", "m.index"]
     assert found == sorted(found) and found[0] is False and found[-1] is True
+
+
+# Reading many, the next one ahead.
+
+LARGE = {f"v{i}": np.full(100_000, i, np.float32) for i in range(5)} | {"small": np.arange(3), "t": TENSORS["a/bytes"]}
+
+
+def test_many_are_read_in_the_order_of_the_file(tmp_path):
+    save_bundle(items_of(LARGE, {"v3": (0, 2)}), str(tmp_path / "m"))
+    bundle = TensorBundle(str(tmp_path / "m"))
+    found = dict(bundle.read_many(reversed(LARGE)))
+    assert list(found) == sorted(LARGE)
+    for name, value in found.items():
+        same(value, LARGE[name])
+    arrays = list(found.values())
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i] if a.dtype != object)
+    assert found["v0"].ctypes.data % 64 == 0 and found["v0"].flags.writeable
+    assert list(bundle.read_many([])) == []
+
+
+def test_a_damaged_tensor_raises_at_its_turn(tmp_path):
+    save_bundle(items_of(LARGE), str(tmp_path / "m"))
+    bundle = TensorBundle(str(tmp_path / "m"))
+    with open(tmp_path / "m.data-00000-of-00001", "r+b") as file:
+        file.seek(bundle._entries["v2"].offset)
+        file.write(b"\xff")
+    reading = bundle.read_many(["v0", "v1", "v2", "v3"])
+    assert [next(reading)[0], next(reading)[0]] == ["v0", "v1"]
+    with pytest.raises(DataLossError, match="'v2' do not match their checksum"):
+        next(reading)
+
+
+def test_a_file_that_shrinks_meanwhile_raises_and_reading_may_stop_anywhere(tmp_path):
+    save_bundle(items_of(LARGE), str(tmp_path / "m"))
+    bundle = TensorBundle(str(tmp_path / "m"))
+    for count in range(3):
+        reading = bundle.read_many(LARGE)
+        for _ in range(count):
+            next(reading)
+        reading.close()
+    os.truncate(tmp_path / "m.data-00000-of-00001", 500_000)
+    with pytest.raises(DataLossError, match="became shorter while tensor 'v1'"):
+        list(bundle.read_many(["v0", "v1"]))

@@ -28,15 +28,14 @@ import numpy.typing as npt
 
 from jaxvars.checkpoint.formats import tf_types
 from jaxvars.checkpoint.formats.atomic import sync_folder, whole_file
+from jaxvars.checkpoint.formats.bundle_index import data_path, read_header
 from jaxvars.checkpoint.formats.bundle_strings import encode_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, mask
-from jaxvars.checkpoint.formats.files import RangedFile, list_folder
+from jaxvars.checkpoint.formats.files import list_folder
 from jaxvars.checkpoint.formats.orbax_layout import is_orbax_folder
 from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.checkpoint.formats.protos import BYTES, FIXED32, VARINT, write_field
-from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.table_writer import write_table
-from jaxvars.checkpoint.formats.tensor_bundle import data_path, parse_header
 from jaxvars.checkpoint.formats.tensor_slice import TensorSlice, even_slices, slice_key, write_slice
 from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, JaxvarsError, NotFoundError
 
@@ -230,9 +229,7 @@ def _write_index(prefix: str, entries: Sequence[tuple[bytes, bytes]], num_shards
 def _present_number(prefix: str) -> int:
     """By which number the present index knows its data files; 0 without index, 1 where it cannot be read."""
     try:
-        with RangedFile(prefix + ".index") as file:
-            key, value = next(Table(file).entries(), (b"?", b""))
-            return 1 if key else parse_header(value, file.path).num_shards
+        return read_header(prefix + ".index").num_shards
     except NotFoundError:
         return 0
     except (DataLossError, InvalidArgumentError):

@@ -110,9 +110,13 @@ class Table:
             raise DataLossError(f"{self._what} is damaged: the block at byte {handle.offset} has no entries.")
         key, position, key_bytes = b"", 0, 0
         while position < end:
-            shared, position = read_varint(data, position, self._what)
-            unshared, position = read_varint(data, position, self._what)
-            size, position = read_varint(data, position, self._what)
+            shared, unshared, size = data[position : position + 3]
+            if shared | unshared | size < 0x80:  # three numbers of one byte, as they mostly are
+                position += 3
+            else:
+                shared, position = read_varint(data, position, self._what)
+                unshared, position = read_varint(data, position, self._what)
+                size, position = read_varint(data, position, self._what)
             after_key = position + unshared
             key_bytes += shared + unshared
             if (

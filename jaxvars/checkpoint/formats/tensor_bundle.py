@@ -6,41 +6,31 @@ appear once, whole; strings are object arrays of bytes; bfloat16 and float8 come
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxvars.checkpoint.formats import tf_types
 from jaxvars.checkpoint.formats.base import TensorInfo
+from jaxvars.checkpoint.formats.bundle_index import Entry, data_path, key_text, read_index
 from jaxvars.checkpoint.formats.bundle_strings import read_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
 from jaxvars.checkpoint.formats.files import RangedFile
-from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, parse_shape, signed
+from jaxvars.checkpoint.formats.protos import fields
 from jaxvars.checkpoint.formats.table import Table
-from jaxvars.checkpoint.formats.tensor_slice import TensorSlice, check_tiling, parse_slice, slice_key
+from jaxvars.checkpoint.formats.tensor_slice import check_tiling, slice_key
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 
-__all__ = ["Header", "TensorBundle", "data_path", "is_bundle_index", "parse_header"]
+__all__ = ["TensorBundle", "is_bundle_index"]
 
-_SUPPORTED_VERSION = 1
-_MOST_SHARDS = 99_999  # the file names have five digits
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    key: bytes
-    dtype: int
-    shape: tuple[int, ...]
-    shard: int
-    offset: int
-    size: int
-    crc: int
-    slices: tuple[TensorSlice, ...]
+_ALIGNMENT = 64
+_LEAST_AHEAD, _MOST_AHEAD = 1 << 18, 1 << 26  # smaller tensors are not worth a thread; larger ones take memory
 
 
 def is_bundle_index(path: str) -> bool:
@@ -55,51 +45,6 @@ def is_bundle_index(path: str) -> bool:
         return False
     # V1 begins with a message (field 1 as bytes); V2 begins with the number of shards (field 1 as a number).
     return all(number != 1 or isinstance(value, int) for number, value in fields(first[1], path))
-
-
-class Header(NamedTuple):
-    """What the first entry of an index says of all files.
-
-    Attributes:
-      num_shards: the number of data files, which is part of their names.
-      byte_order: "<" or ">".
-    """
-
-    num_shards: int
-    byte_order: str
-
-
-def parse_header(data: bytes, what: str) -> Header:
-    """Return what a BundleHeaderProto says.
-
-    Raises:
-      DataLossError: it is damaged.
-      InvalidArgumentError: it was written for newer readers.
-    """
-    num_shards, byte_order = 0, "<"
-    version: dict[int, int] = {}
-    bad: list[int] = []
-    for number, value in fields(data, what):
-        if number == 1:
-            num_shards = as_int(value, what)
-        elif number == 2 and as_int(value, what):
-            byte_order = ">"
-        elif number == 3:
-            for part, amount in fields(as_bytes(value, what), what):
-                if part == 3:
-                    bad.append(amount if isinstance(amount, int) else _SUPPORTED_VERSION)
-                else:
-                    version[part] = as_int(amount, what)
-    if not 0 < num_shards <= _MOST_SHARDS:
-        raise DataLossError(f"{what} is damaged: it claims {num_shards} data files.")
-    if version.get(2, 0) > _SUPPORTED_VERSION or _SUPPORTED_VERSION in bad:
-        raise InvalidArgumentError(f"{what} was written for newer readers (version {version.get(2, 0)}).")
-    return Header(num_shards, byte_order)
-
-
-def data_path(prefix: str, shard: int, num_shards: int) -> str:
-    """Return the path of a data file."""
-    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
 
 
 class TensorBundle:
@@ -120,25 +65,11 @@ class TensorBundle:
         self.path = prefix
         self._index = prefix + ".index"
         self._files: dict[int, RangedFile] = {}
-        self._entries: dict[str, _Entry] = {}
-        self._by_key: dict[bytes, _Entry] = {}
-        self._read_index()
-        self._shard_sizes = self._stat_shards()
-        self.tensors: Mapping[str, TensorInfo] = {name: self._info(name, e) for name, e in self._entries.items()}
-
-    def _read_index(self) -> None:
-        with RangedFile(self._index) as file:
-            entries = Table(file).entries()
-            key, header = next(entries, (b"?", b""))
-            if key:
-                raise DataLossError(f"{self._index} is a table without the header of a TensorFlow checkpoint.")
-            self._header = parse_header(header, self._index)
-            for key, value in entries:
-                self._by_key[key] = _parse_entry(key, value, f"{self._index}, entry {_text(key)!r},")
+        self._header, self._by_key = read_index(self._index)
         hidden = {slice_key(e.key, part) for e in self._by_key.values() for part in e.slices}
-        for key, entry in self._by_key.items():
-            if key not in hidden:
-                self._entries[_text(key)] = entry
+        self._entries = {key_text(key): entry for key, entry in self._by_key.items() if key not in hidden}
+        self._shard_sizes = self._stat_shards()
+        self.tensors: Mapping[str, TensorInfo] = {info.name: info for info in self._infos()}
 
     def _data_path(self, shard: int) -> str:
         return data_path(self.path, shard, self._header.num_shards)
@@ -153,17 +84,21 @@ class TensorBundle:
                 continue
         return sizes
 
-    def _info(self, name: str, entry: _Entry) -> TensorInfo:
-        dtype = tf_types.numpy_dtype(entry.dtype)
-        return TensorInfo(
-            name,
-            entry.shape,
-            np.dtype(object) if dtype is None else dtype,
-            tf_types.type_name(entry.dtype, name),
-            self._problem(entry),
-        )
+    def _infos(self) -> Iterator[TensorInfo]:
+        kinds: dict[int, tuple[np.dtype[Any] | None, str]] = {}
+        for name, entry in self._entries.items():
+            number = entry.dtype
+            if number not in kinds:
+                kinds[number] = tf_types.numpy_dtype(number), tf_types.type_name(number, name)
+            dtype, kind = kinds[number]
+            problem = "" if dtype is not None and self._is_there(entry) else self._problem(entry)
+            yield TensorInfo(name, entry.shape, np.dtype(object) if dtype is None else dtype, kind, problem)
 
-    def _problem(self, entry: _Entry) -> str:
+    def _is_there(self, entry: Entry) -> bool:
+        """Whether the bytes that an entry itself refers to are in their file."""
+        return not entry.slices and entry.offset + entry.size <= self._shard_sizes.get(entry.shard, -1)
+
+    def _problem(self, entry: Entry) -> str:
         """Why the values of `entry` cannot be read, as far as that shows without reading them."""
         if tf_types.numpy_dtype(entry.dtype) is None:
             kind = tf_types.type_name(entry.dtype, "")
@@ -177,7 +112,7 @@ class TensorBundle:
                 return f"the data file {os.path.basename(self._data_path(part.shard))} is cut short"
         return ""
 
-    def _stored_parts(self, entry: _Entry) -> list[_Entry | None]:
+    def _stored_parts(self, entry: Entry) -> list[Entry | None]:
         """The entries that hold the bytes: itself, or those of its slices."""
         if not entry.slices:
             return [entry]
@@ -192,7 +127,7 @@ class TensorBundle:
           DataLossError: the values do not match their checksum, or the file is cut short.
         """
         entry = self._entries[name]
-        what = f"tensor {name!r}"
+        what = _what(name)
         if tf_types.numpy_dtype(entry.dtype) is None:
             raise InvalidArgumentError(f"Cannot read {what} of {self.path}: {self._problem(entry)}.")
         if not entry.slices:
@@ -209,27 +144,62 @@ class TensorBundle:
         return whole
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """Yield (name, array) in the order in which the values lie in the files."""
-        order = {name: (e.shard, e.offset) for name in names for e in [self._entries[name]]}
-        for name in sorted(order, key=order.__getitem__):
-            yield name, self.read(name)
+        """Yield (name, array) in the order in which the values lie in the files.
 
-    def _read_entry(self, entry: _Entry, what: str) -> npt.NDArray[Any]:
+        While one tensor is checked, and used by the caller, the next is being read, unless it is very large.
+        """
+        queue = sorted(dict.fromkeys(names), key=self._place)
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Callable[[], npt.NDArray[np.uint8]] | None = None
+            for name, following in itertools.zip_longest(queue, queue[1:]):
+                raw = ahead() if ahead else None
+                ahead = self._read_ahead(pool, following) if following else None
+                yield name, self.read(name) if raw is None else self._values(self._entries[name], raw, _what(name))
+
+    def _place(self, name: str) -> tuple[int, int]:
+        entry = self._entries[name]
+        first = self._stored_parts(entry)[0] or entry
+        return first.shard, first.offset
+
+    def _read_ahead(self, pool: ThreadPoolExecutor, name: str) -> Callable[[], npt.NDArray[np.uint8]] | None:
+        """Begin to read a tensor's bytes; returns the function that waits for them, None where it is not worth it."""
+        entry, what = self._entries[name], _what(name)
+        if not (_LEAST_AHEAD <= entry.size <= _MOST_AHEAD and self._is_there(entry) and _is_plain(entry)):
+            return None
         file = self._file(entry.shard, what)
+        octets = _aligned_memory(file._checked(entry.offset, entry.size, what))
+        done = pool.submit(file._fill, octets, entry.offset, what)
+
+        def wait() -> npt.NDArray[np.uint8]:
+            done.result()
+            return octets
+
+        return wait
+
+    def _read_entry(self, entry: Entry, what: str) -> npt.NDArray[Any]:
         if entry.dtype % 100 == tf_types.STRING:
             if self._header.byte_order != "<":
                 raise InvalidArgumentError(f"Cannot read {what} of {self.path}: strings of a big-endian machine.")
-            octets = file.read_array(entry.offset, entry.size, what).tobytes()
+            file = self._file(entry.shard, what)
+            octets = file.read(entry.offset, entry.size, what)
             return read_strings(octets, entry.shape, entry.crc, f"{file.path}, {what},")
+        if not _is_plain(entry):
+            raise DataLossError(
+                f"{self._index} is damaged: {what} of shape {entry.shape} and {tf_types.numpy_dtype(entry.dtype)} "
+                f"claims {entry.size} bytes."
+            )
+        file = self._file(entry.shard, what)
+        octets = _aligned_memory(file._checked(entry.offset, entry.size, what))
+        file._fill(octets, entry.offset, what)
+        return self._values(entry, octets, what)
+
+    def _values(self, entry: Entry, raw: npt.NDArray[np.uint8], what: str) -> npt.NDArray[Any]:
+        """The bytes of an entry, checked, as an array."""
+        if crc32c(raw) != unmask(entry.crc):
+            path = self._data_path(entry.shard)
+            raise DataLossError(f"{path} is damaged: the values of {what} do not match their checksum.")
         dtype = tf_types.numpy_dtype(entry.dtype)
         assert dtype is not None
-        if entry.size != math.prod(entry.shape) * dtype.itemsize:
-            raise DataLossError(
-                f"{self._index} is damaged: {what} of shape {entry.shape} and {dtype} claims {entry.size} bytes."
-            )
-        raw = file.read_array(entry.offset, entry.size, what)
-        if crc32c(raw) != unmask(entry.crc):
-            raise DataLossError(f"{file.path} is damaged: the values of {what} do not match their checksum.")
         return _as_native(raw, dtype, self._header.byte_order).reshape(entry.shape)
 
     def _file(self, shard: int, what: str) -> RangedFile:
@@ -249,8 +219,23 @@ class TensorBundle:
             file.close()
 
 
-def _text(key: bytes) -> str:
-    return key.decode("utf-8", "backslashreplace")
+def _what(name: str) -> str:
+    return f"tensor {name!r}"
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether the entry holds numbers, as many bytes as its shape takes."""
+    dtype = tf_types.numpy_dtype(entry.dtype)
+    if dtype is None or dtype.hasobject or entry.slices:
+        return False
+    return entry.size == math.prod(entry.shape) * dtype.itemsize
+
+
+def _aligned_memory(size: int) -> npt.NDArray[np.uint8]:
+    """New memory that JAX can take as it is: on a CPU it copies what is not aligned so."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size]
 
 
 def _as_native(raw: npt.NDArray[np.uint8], dtype: np.dtype[Any], byte_order: str) -> npt.NDArray[Any]:
@@ -258,21 +243,3 @@ def _as_native(raw: npt.NDArray[np.uint8], dtype: np.dtype[Any], byte_order: str
         return raw.view(dtype)
     width = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
     return np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1).view(dtype)
-
-
-def _parse_entry(key: bytes, data: bytes, what: str) -> _Entry:
-    """Return the entry that a BundleEntryProto describes, its numbers checked for sense."""
-    numbers = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}
-    shape: tuple[int, ...] = ()
-    slices: list[TensorSlice] = []
-    for number, value in fields(data, what):
-        if number == 2:
-            shape = parse_shape(as_bytes(value, what), what)
-        elif number == 7:
-            slices.append(parse_slice(as_bytes(value, what), what))
-        elif number in numbers:
-            numbers[number] = signed(as_int(value, what))
-    if min(numbers.values()) < 0 or numbers[3] > _MOST_SHARDS:
-        raise DataLossError(f"{what} is damaged: a negative size or offset.")
-    tf_types.type_name(numbers[1], what)
-    return _Entry(key, numbers[1], shape, numbers[3], numbers[4], numbers[5], numbers[6], tuple(slices))

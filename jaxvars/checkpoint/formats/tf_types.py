@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvars.errors import DataLossError
 
-__all__ = ["STRING", "VARIANT", "numpy_dtype", "type_name", "type_number"]
+__all__ = ["STRING", "VARIANT", "is_known", "numpy_dtype", "type_name", "type_number"]
 
 STRING, VARIANT = 7, 21
 
@@ -51,6 +51,11 @@ _FIRST_REFERENCE_TYPE = 100  # TF1's float32_ref is 101
 
 def _base(number: int) -> int:
     return number - _FIRST_REFERENCE_TYPE if number > _FIRST_REFERENCE_TYPE else number
+
+
+def is_known(number: int) -> bool:
+    """Whether there is a dtype of that number."""
+    return _base(number) in _TYPES
 
 
 def type_name(number: int, what: str) -> str:
