@@ -1,31 +1,30 @@
 """The entries of a zip archive as byte ranges of a file: stored or deflated, every size bounded, CRCs checked.
 
-Python's zipfile reads the directory. The entries themselves are read here: many small ones at once, from any
-thread, and none larger than its bytes can be.
+Many small entries are read at once, any thread may read, and none is unpacked beyond what its bytes can be.
 """
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.raw_arrays import read_pieces
+from jaxvars.checkpoint.formats.zip_directory import Listed, read_directory
 from jaxvars.errors import DataLossError
 
 __all__ = ["ZipEntry", "beginning", "read_entries", "zip_entries"]
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
-_ENCRYPTED, _UTF8 = 0x1, 0x800
+_ENCRYPTED = 0x1
+_STORED, _DEFLATED = 0, 8
 _MOST_RATIO = 1032  # deflate: 258 bytes from 2 bits
 _GUESSED_BEGINNING = 256
 _CHUNK = 1 << 20
@@ -56,90 +55,48 @@ class ZipEntry:
     head: bytes
 
 
-class _Reading(io.RawIOBase):
-    """A file for zipfile, of which it cannot read more than there is."""
-
-    def __init__(self, file: RangedFile) -> None:
-        self._ranges = file
-        self._position = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._ranges.size}[whence]
-        if position < 0:
-            raise ValueError("a place before the beginning")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._ranges.size - self._position)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._ranges.read(self._position, count, "the directory") if count else b""
-        self._position += count
-        return data
-
-
 def zip_entries(file: RangedFile) -> dict[str, ZipEntry]:
     """Return the entries by name, in the order of the directory.
 
     Raises:
       DataLossError: the archive is damaged.
     """
-    try:
-        with zipfile.ZipFile(cast("IO[bytes]", _Reading(file))) as archive:
-            found = archive.infolist()
-    except DataLossError:
-        raise
-    # RuntimeError: zipfile's own for what it does not know.
-    except (zipfile.BadZipFile, struct.error, RuntimeError, ValueError, OverflowError, EOFError, OSError) as error:
-        raise DataLossError(f"{file.path} is damaged or cut short, or no zip archive: {error}.") from None
-    # zipfile cuts names at a zero byte; orig_filename is the whole one.
-    infos = {info.orig_filename: info for info in found}
-    if len(infos) != len(found):
+    found = read_directory(file)
+    listed = {entry.name: entry for entry in found}
+    if len(listed) != len(found):
         raise DataLossError(f"{file.path} is damaged: two of its entries have one name.")
-    return _located(file, infos)
-
-
-def _located(file: RangedFile, infos: Mapping[str, zipfile.ZipInfo]) -> dict[str, ZipEntry]:
-    """Read what stands before each entry, and check it against the directory."""
-    pieces = [(name, info.header_offset, _guessed_size(file, name, info)) for name, info in infos.items()]
+    # What stands before each entry is checked against the directory.
+    pieces = [(entry.name, entry.offset, _guessed_size(file, entry)) for entry in found]
     heads = {name: head.tobytes() for name, head in read_pieces(file, pieces)}
-    return {name: _entry(file, name, info, heads[name]) for name, info in infos.items()}
+    return {name: _entry(file, entry, heads[name]) for name, entry in listed.items()}
 
 
-def _guessed_size(file: RangedFile, name: str, info: zipfile.ZipInfo) -> int:
-    size = _LOCAL.size + 4 * len(name) + _GUESSED_BEGINNING
-    if info.header_offset < 0 or info.header_offset + _LOCAL.size > file.size:
-        raise DataLossError(f"{file.path} is damaged: entry {name!r} should lie outside the file.")
-    return min(size, file.size - info.header_offset)
+def _guessed_size(file: RangedFile, listed: Listed) -> int:
+    if listed.offset + _LOCAL.size > file.size:
+        raise DataLossError(f"{file.path} is damaged: entry {listed.name!r} should lie outside the file.")
+    return min(_LOCAL.size + len(listed.raw_name) + _GUESSED_BEGINNING, file.size - listed.offset)
 
 
-def _entry(file: RangedFile, name: str, info: zipfile.ZipInfo, head: bytes) -> ZipEntry:
-    what = f"{file.path}, entry {name!r},"
+def _entry(file: RangedFile, listed: Listed, head: bytes) -> ZipEntry:
+    what = f"{file.path}, entry {listed.name!r},"
     magic, _, _, _, _, _, _, _, _, length, extra = _LOCAL.unpack_from(head)
-    stored = head[_LOCAL.size : _LOCAL.size + length]
-    if magic != _LOCAL_MAGIC or stored.decode("utf-8" if info.flag_bits & _UTF8 else "cp437", "replace") != name:
+    if magic != _LOCAL_MAGIC or head[_LOCAL.size : _LOCAL.size + length] != listed.raw_name:
         raise DataLossError(f"{what} is damaged: its own header does not match the directory.")
     before = _LOCAL.size + length + extra
-    start = info.header_offset + before
-    if info.compress_size < 0 or start + info.compress_size > file.size:
+    start = listed.offset + before
+    if start + listed.packed > file.size:
         raise DataLossError(f"{what} is damaged or cut short: its end lies outside the file.")
+    deflated = listed.method == _DEFLATED
     problem = ""
-    if info.flag_bits & _ENCRYPTED:
+    if listed.flags & _ENCRYPTED:
         problem = "the entry is encrypted"
-    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        problem = f"the entry is compressed by method {info.compress_type}, and only deflate is known"
-    deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    most = info.compress_size * (_MOST_RATIO if deflated else 1)
-    if not problem and (info.file_size > most or (not deflated and info.file_size != most)):
-        raise DataLossError(f"{what} is damaged: it claims {info.file_size} bytes out of {info.compress_size}.")
-    head = head[before : before + info.compress_size]
-    return ZipEntry(name, start, info.compress_size, info.file_size, info.CRC, deflated, problem, head)
+    elif listed.method not in (_STORED, _DEFLATED):
+        problem = f"the entry is compressed by method {listed.method}, and only deflate is known"
+    most = listed.packed * (_MOST_RATIO if deflated else 1)
+    if not problem and (listed.size > most or (not deflated and listed.size != most)):
+        raise DataLossError(f"{what} is damaged: it claims {listed.size} bytes out of {listed.packed}.")
+    head = head[before : before + listed.packed]
+    return ZipEntry(listed.name, start, listed.packed, listed.size, listed.crc, deflated, problem, head)
 
 
 def beginning(file: RangedFile, entry: ZipEntry, size: int) -> bytes:
