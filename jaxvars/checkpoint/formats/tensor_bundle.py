@@ -6,6 +6,7 @@ appear once, whole; strings are object arrays of bytes; bfloat16 and float8 come
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -22,6 +23,7 @@ from jaxvars.checkpoint.formats.bundle_index import Entry, data_path, key_text, 
 from jaxvars.checkpoint.formats.bundle_strings import read_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
 from jaxvars.checkpoint.formats.files import RangedFile
+from jaxvars.checkpoint.formats.object_graph import GRAPH_KEY, tf1_names
 from jaxvars.checkpoint.formats.protos import fields
 from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.tensor_slice import check_tiling, slice_key
@@ -70,6 +72,23 @@ class TensorBundle:
         self._entries = {key_text(key): entry for key, entry in self._by_key.items() if key not in hidden}
         self._shard_sizes = self._stat_shards()
         self.tensors: Mapping[str, TensorInfo] = {info.name: info for info in self._infos()}
+
+    @functools.cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """TF1 name -> name in `tensors`, for variables that TF2 stored under the paths of objects.
+
+        Raises:
+          DataLossError: the list of objects is damaged (tensors can be read by their names all the same).
+        """
+        info = self.tensors.get(GRAPH_KEY)
+        if info is None or info.problem:
+            return {}
+        what = f"{self.path}, {GRAPH_KEY},"
+        graph = self.read(GRAPH_KEY)
+        if graph.dtype != np.dtype(object) or graph.shape:
+            raise DataLossError(f"{what} is damaged: it is no single string.")
+        names = tf1_names(graph.item(), what)
+        return {name: key for name, key in names.items() if key in self.tensors and name not in self.tensors}
 
     def _data_path(self, shard: int) -> str:
         return data_path(self.path, shard, self._header.num_shards)
