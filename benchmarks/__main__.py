@@ -23,6 +23,7 @@ SECTIONS = {
     "assign": "benchmarks.assign",
     "init": "benchmarks.init",
     "recurrent": "benchmarks.recurrent",
+    "checkpoint": "benchmarks.checkpoint",
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -9,7 +9,10 @@ import platform
 
 from benchmarks.measure import Table
 
-PACKAGES = ("jaxvars", "jax", "jaxlib", "numpy", "dm-haiku", "flax", "equinox", "optax")
+PACKAGES = (
+    "jaxvars", "jax", "jaxlib", "numpy", "dm-haiku", "flax", "equinox", "optax", "orbax-checkpoint", "safetensors",
+    "google-crc32c",
+)  # fmt: skip
 
 
 def table_text(table: Table) -> str:

@@ -70,10 +70,13 @@ class VariableSpec:
     partition: tuple[int, int] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(dim) for dim in self.shape))
-        if not jnp.issubdtype(self.dtype, jax.dtypes.extended):
+        # Most specs are made from checked parts, ten thousand at a time.
+        if type(self.shape) is not tuple or any(type(dim) is not int for dim in self.shape):
+            object.__setattr__(self, "shape", tuple(int(dim) for dim in self.shape))
+        if not isinstance(self.dtype, np.dtype) and not jnp.issubdtype(self.dtype, jax.dtypes.extended):
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
-        object.__setattr__(self, "collections", tuple(self.collections))
+        if type(self.collections) is not tuple:
+            object.__setattr__(self, "collections", tuple(self.collections))
 
     @property
     def name(self) -> str:

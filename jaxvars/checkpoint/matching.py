@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -21,7 +22,7 @@ from jaxvars.rules.steps import Described, ValueTransform
 from jaxvars.spec import VariableSpec
 from jaxvars.variables import Variables
 
-__all__ = ["PlanRow", "make_rows", "narrowed_dtype"]
+__all__ = ["PlanRow", "make_rows", "narrowed_dtype", "transform_text"]
 
 Transform: TypeAlias = Callable[[Any], Any]
 
@@ -83,7 +84,7 @@ class PlanRow:
     @property
     def transform_name(self) -> str:
         """A short name of the transform, "" without one."""
-        return "" if self.transform is None else getattr(self.transform, "__name__", repr(self.transform))
+        return "" if self.transform is None else transform_text(self.transform)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values."""
@@ -94,6 +95,11 @@ class PlanRow:
         fields["transform"] = self.transform_name
         fields["suggestions"] = list(self.suggestions)
         return fields
+
+
+def transform_text(transform: Transform) -> str:
+    """Return a short name of a transform."""
+    return getattr(transform, "__name__", repr(transform))
 
 
 def make_rows(reader: CheckpointReader, into: Variables, wants: Mapping[str, Want], cast: bool) -> list[PlanRow]:
@@ -110,45 +116,67 @@ def make_rows(reader: CheckpointReader, into: Variables, wants: Mapping[str, Wan
 
 
 def _row(reader: CheckpointReader, spec: VariableSpec, want: Want, cast: bool, counted: set[str]) -> PlanRow:
-    row = PlanRow(
-        spec.key, (), "left", spec.shape, str(spec.dtype), transform=want.transform, defined_at=spec.defined_at
-    )
+    def row(kind: str, sources: tuple[str, ...], infos: Sequence[TensorInfo] = (), note: str = "") -> PlanRow:
+        return PlanRow(
+            spec.key,
+            sources,
+            kind,
+            spec.shape,
+            _dtype_text(spec.dtype),
+            infos[0].shape if infos else None,
+            infos[0].type_name if infos else "",
+            _newly_read(infos, counted),
+            want.transform,
+            spec.defined_at,
+            note,
+        )
+
     if not want.sources:
-        return row
+        return row("left", ())
     absent = tuple(name for name in want.sources if name not in reader)
     if absent:
-        return dataclasses.replace(row, sources=absent, kind="missing")
+        return row("missing", absent)
     infos = [reader.tensors[reader.resolve(name)] for name in want.sources]
-    row = dataclasses.replace(
-        row,
-        sources=tuple(info.name for info in infos),
-        file_shape=infos[0].shape,
-        file_dtype=infos[0].type_name,
-        nbytes=sum(info.nbytes for info in {info.name: info for info in infos}.values() if info.name not in counted),
-    )
-    counted.update(row.sources)
+    kind, note = _compared(infos, spec, want.transform, cast)
+    return row(kind, tuple([info.name for info in infos]), infos, note)
+
+
+@functools.cache
+def _dtype_text(dtype: Any) -> str:
+    return str(dtype)  # slow in NumPy
+
+
+def _newly_read(infos: Sequence[TensorInfo], counted: set[str]) -> int:
+    """Bytes of the tensors that no earlier row counts."""
+    nbytes = 0
+    for info in infos:
+        if info.name not in counted:
+            counted.add(info.name)
+            nbytes += info.nbytes
+    return nbytes
+
+
+def _compared(
+    infos: Sequence[TensorInfo], spec: VariableSpec, transform: Transform | None, cast: bool
+) -> tuple[str, str]:
+    """The kind of a row, and a note: whether shape and dtype of what arrives are those of the variable."""
     for info in infos:
         if info.problem:
-            return dataclasses.replace(row, kind="unreadable", note=info.problem)
-    return _compared(row, infos, spec, cast)
-
-
-def _compared(row: PlanRow, infos: list[TensorInfo], spec: VariableSpec, cast: bool) -> PlanRow:
-    """The row with its kind: whether shape and dtype of what arrives are those of the variable."""
+            return "unreadable", info.problem
     shape, dtype, note = infos[0].shape, infos[0].dtype, ""
-    if row.transform is not None:
+    if transform is not None:
         try:
-            found = _after_transform(row.transform, infos)
+            found = _after_transform(transform, infos)
         except InvalidArgumentError as error:
-            return dataclasses.replace(row, kind="shape", note=str(error))
+            return "shape", str(error)
         if found is None:  # it works on values only: checked when they are there
-            return dataclasses.replace(row, kind="restore")
+            return "restore", ""
         shape, dtype = found
-        note = f"{row.transform_name} makes it {list(shape)} {dtype}"
+        note = f"{transform_text(transform)} makes it {list(shape)} {dtype}"
     want_shape, want_dtype = stored_form(spec.shape, spec.dtype)
     if shape != want_shape:
-        return dataclasses.replace(row, kind="shape", note=note)
-    return dataclasses.replace(row, kind=_dtype_kind(dtype, want_dtype, cast), note=note)
+        return "shape", note
+    return _dtype_kind(dtype, want_dtype, cast), note
 
 
 def _dtype_kind(found: np.dtype[Any], want: np.dtype[Any], cast: bool) -> str:
@@ -169,7 +197,7 @@ def _same_family(found: np.dtype[Any], want: np.dtype[Any]) -> bool:
     return any(jnp.issubdtype(found, f) and jnp.issubdtype(want, f) for f in families)
 
 
-def _after_transform(transform: Transform, infos: list[TensorInfo]) -> Described | None:
+def _after_transform(transform: Transform, infos: Sequence[TensorInfo]) -> Described | None:
     """Shape and dtype of what `transform` makes of tensors, None where that shows only on real values.
 
     Raises:

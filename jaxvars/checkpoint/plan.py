@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxvars.checkpoint import plan_text
 from jaxvars.checkpoint.formats.random_keys import stored_form
 from jaxvars.checkpoint.mapping import AssignmentMap, wanted
-from jaxvars.checkpoint.matching import PlanRow, make_rows
+from jaxvars.checkpoint.matching import PlanRow, make_rows, transform_text
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.errors import DataLossError, InvalidArgumentError, InvalidTypeError, JaxvarsError, NotFoundError
@@ -235,7 +235,7 @@ def make_plan(
 def _plain_rule(rule: tuple[Any, ...]) -> list[Any]:
     """A rule as JSON has it: as in a rules file."""
     pattern, names, *transform = rule
-    shown = [getattr(each, "__name__", repr(each)) for each in transform]
+    shown = [transform_text(each) for each in transform]
     return [pattern, list(names) if isinstance(names, tuple) else names, *shown]
 
 
