@@ -23,7 +23,7 @@ from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.placement.homes import fill_homes
-from jaxvars.spec import is_hole, leaf_dtype
+from jaxvars.spec import VariableSpec, is_hole, leaf_dtype
 from jaxvars.variables import Variables
 
 __all__ = ["restore", "restore_from"]
@@ -116,14 +116,16 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
 
 def _file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:
     """Per position of a restored variable its dtype in the file, where JAX's is narrower: to be written in again."""
-    saved: Mapping[str, Any] = getattr(reader.source, "specs", None) or {}
+    saved: Mapping[str, VariableSpec] = getattr(reader.source, "specs", None) or {}
+    index = into._layout.index
     noted: dict[int, str] = {}
     for row in rows:
         earlier = saved.get(row.sources[0])
-        same = earlier is not None and str(earlier.dtype) == row.dtype
-        noted[into._layout.index[row.target]] = (
-            row.file_dtype if row.kind == "narrow" and row.transform is None else earlier.file_dtype if same else ""
-        )
+        if row.kind == "narrow" and row.transform is None:
+            noted[index[row.target]] = row.file_dtype
+        else:
+            same = earlier is not None and earlier.file_dtype and str(earlier.dtype) == row.dtype
+            noted[index[row.target]] = earlier.file_dtype if earlier is not None and same else ""
     return noted
 
 

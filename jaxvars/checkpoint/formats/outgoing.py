@@ -63,7 +63,7 @@ class Outgoing:
 
     def plain_array(self) -> npt.NDArray[Any]:
         """Return the values on the host, in C order, in `plain_dtype`."""
-        value = self.value() if callable(self.value) else self.value
+        value: Any = self.value() if callable(self.value) else self.value
         if is_key_dtype(getattr(value, "dtype", None) or np.dtype(object)):
             value = jax.random.key_data(value)
         return np.asarray(value, order="C")
