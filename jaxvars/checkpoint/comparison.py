@@ -71,8 +71,11 @@ def _integers(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[npt.NDArray[Any
     """Absolute differences and the larger absolute values. Differences are taken before they lose digits."""
     a, b = _plain(a), _plain(b)
     wide_a, wide_b = a.astype(np.uint64), b.astype(np.uint64)  # modulo 2**64, where subtraction is exact
-    differences = np.where(a > b, wide_a - wide_b, wide_b - wide_a).astype(np.float64)
-    return differences, np.maximum(np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64)))
+    exact = np.where(a > b, wide_a - wide_b, wide_b - wide_a).astype(np.float64)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    rounded = np.abs(a - b)
+    # A negative number and an unsigned one may be further apart than 64 bits can say.
+    return np.where(rounded < 2.0**63, exact, rounded), np.maximum(np.abs(a), np.abs(b))
 
 
 def _floats(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -77,14 +77,14 @@ def departing(
       meter: called as ``meter(name, nbytes)`` when a tensor has been read.
     """
     read = _reading(reader, [item.info for item in items])
-    saved = getattr(reader.source, "specs", None) or {}
-    return [_departure(item, read, saved.get(item.info.name), dtype, meter) for item in items]
+    known = reader.variable_specs
+    return [_departure(item, read, known.get(item.info.name), dtype, meter) for item in items]
 
 
 def _departure(
     item: Renamed,
     read: Callable[[str], _Array],
-    saved: VariableSpec | None,
+    known: VariableSpec | None,
     dtype: np.dtype[Any] | None,
     meter: _Meter,
 ) -> Departure:
@@ -95,9 +95,9 @@ def _departure(
 
     if item.transform is not None:
         example = values()
-        spec = dataclasses.replace(_spec(item.info, saved), shape=example.shape, dtype=example.dtype, file_dtype="")
+        spec = dataclasses.replace(_spec(item.info, known), shape=example.shape, dtype=example.dtype, file_dtype="")
     else:
-        spec = _spec(item.info, saved)
+        spec = _spec(item.info, known)
         if dtype is not None and _is_floating(spec.dtype):
             spec = dataclasses.replace(spec, dtype=dtype, file_dtype="")
     return Departure(dataclasses.replace(spec, key=item.name), values, meter)
@@ -128,15 +128,13 @@ def _reading(reader: CheckpointReader, infos: Sequence[TensorInfo]) -> Callable[
     return read
 
 
-def _spec(info: TensorInfo, saved: VariableSpec | None) -> VariableSpec:
+def _spec(info: TensorInfo, known: VariableSpec | None) -> VariableSpec:
     """What the new checkpoint says of a tensor: what the old one says, and the dtype that its values have there."""
-    if saved is None:
-        trainable = _is_floating(info.dtype) or info.dtype.kind == "c"
-        collections = DEFAULT_COLLECTIONS if trainable else DEFAULT_COLLECTIONS[:1]
-        return VariableSpec(info.name, info.shape, info.dtype, trainable, collections)
-    if is_key_dtype(saved.dtype) or saved.dtype == info.dtype:
-        return saved
-    return dataclasses.replace(saved, dtype=info.dtype, file_dtype="")
+    if known is None:  # strings
+        return VariableSpec(info.name, info.shape, info.dtype, False, DEFAULT_COLLECTIONS[:1])
+    if is_key_dtype(known.dtype) or known.dtype == info.dtype:
+        return known
+    return dataclasses.replace(known, dtype=info.dtype, file_dtype="")
 
 
 def cast_dtype(text: Any) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from jaxvars import checkpoint
 from jaxvars.checkpoint import CheckpointReader
+from jaxvars.checkpoint.formats.random_keys import is_key_dtype
 from jaxvars.checkpoint.plan_text import size
 from jaxvars.checkpoint.progress import progress_meter
 from jaxvars.checkpoint.statistics import Statistics, statistics
@@ -71,16 +72,28 @@ def _print_list(reader: CheckpointReader, options: argparse.Namespace) -> None:
     header += ["also called"] * options.aliases
     problems = any(reader.tensors[name].problem for name in names)
     header += ["problem"] * problems
+    shapes = _shapes(reader, names)
     rows: list[list[object]] = []
     for name in names:
         info = reader.tensors[name]
-        row: list[object] = [shown(name), list(info.shape), info.type_name]
+        row: list[object] = [shown(name), shapes[name], info.type_name]
         row += _statistics_cells(found.get(name)) if options.stats else []
         row += [", ".join(map(shown, aliases.get(name, ())))] * options.aliases
         row += [info.problem] * problems
         rows.append(row)
     emit(table(header, rows, right=_STATISTICS[:-1]))
     emit(f"\n{_totals(reader, names, options)}")
+
+
+def _shapes(reader: CheckpointReader, names: Sequence[str]) -> dict[str, list[int]]:
+    """The shapes that go with the dtypes in the list: of random keys, not of the numbers behind them."""
+    saved = _saved_specs(reader)
+    keys = {name for name in names if name in saved and is_key_dtype(saved[name].dtype)}
+    return {name: list((saved if name in keys else reader.tensors)[name].shape) for name in names}
+
+
+def _saved_specs(reader: CheckpointReader) -> Mapping[str, VariableSpec]:
+    return getattr(reader.source, "specs", None) or {}
 
 
 def _is_wanted(name: str, aliases: Iterable[str], options: argparse.Namespace) -> bool:
@@ -91,9 +104,8 @@ def _is_wanted(name: str, aliases: Iterable[str], options: argparse.Namespace) -
 
 def _aliases(reader: CheckpointReader) -> dict[str, list[str]]:
     """The other names of each tensor that has some."""
-    others: Mapping[str, str] = getattr(reader.source, "aliases", None) or {}
     found: dict[str, list[str]] = {}
-    for other, name in sorted(others.items()):
+    for other, name in sorted(reader.aliases.items()):
         found.setdefault(name, []).append(other)
     return found
 
@@ -124,7 +136,8 @@ def _totals(reader: CheckpointReader, names: Sequence[str], options: argparse.Na
     count = f"{len(names)} of {len(reader)}" if options.filter is not None else str(len(names))
     noun = "variable" if len(reader) == 1 else "variables"
     elements, nbytes = sum(info.size for info in infos), sum(info.nbytes for info in infos)
-    return f"{count} {noun} in {options.path} ({reader.format}): {elements:,} elements, {size(nbytes)}"
+    counted = f"{elements:,} {'element' if elements == 1 else 'elements'}"
+    return f"{count} {noun} in {options.path} ({reader.format}): {counted}, {size(nbytes)}"
 
 
 def _as_json(
@@ -134,11 +147,11 @@ def _as_json(
     found: Mapping[str, Statistics],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    saved: Mapping[str, VariableSpec] = getattr(reader.source, "specs", None) or {}
+    saved, shapes = _saved_specs(reader), _shapes(reader, names)
     variables: list[dict[str, Any]] = []
     for name in names:
         info = reader.tensors[name]
-        row: dict[str, Any] = {"name": name, "shape": list(info.shape), "dtype": info.type_name}
+        row: dict[str, Any] = {"name": name, "shape": shapes[name], "dtype": info.type_name}
         if name in saved:
             row |= {"trainable": saved[name].trainable, "collections": list(saved[name].collections)}
         if name in aliases:

@@ -85,7 +85,10 @@ def _from_json(content: Any, what: str) -> Variables:
     else:
         pairs = [(name, _named(name, fields, what)) for name, fields in cast("dict[str, Any]", content).items()]
     specs = [_spec(name, fields, f"{what}: {name!r}") for name, fields in pairs]
-    return Variables.from_specs((spec, Hole(spec.shape, spec.dtype)) for spec in specs)
+    try:
+        return Variables.from_specs((spec, Hole(spec.shape, spec.dtype)) for spec in specs)
+    except InvalidArgumentError as error:  # a name twice
+        raise InvalidArgumentError(f"{what}: {error}") from None
 
 
 def _listed(item: Any, what: str) -> tuple[str, Mapping[str, Any]]:
@@ -112,16 +115,19 @@ def _spec(name: str, fields: Mapping[str, Any], what: str) -> VariableSpec:
     collections = fields.get("collections", DEFAULT_COLLECTIONS if trainable else DEFAULT_COLLECTIONS[:1])
     if not isinstance(collections, list | tuple) or not all(isinstance(each, str) for each in collections):
         raise InvalidArgumentError(f"{what}: the collections are a list of names.")
-    return VariableSpec(checked_key(name), tuple(dims), _dtype(text, what), trainable, tuple(collections))
+    try:
+        return VariableSpec(checked_key(name), tuple(dims), _dtype(text), trainable, tuple(collections))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{what}: {error}") from None
 
 
-def _dtype(text: Any, what: str) -> Any:
+def _dtype(text: Any) -> Any:
     try:
         dtype = named_dtype(text) if isinstance(text, str) else None
     except (TypeError, ValueError, AttributeError):
         dtype = None
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.extended) or dtype.kind == "b" or _is_number(dtype)):
-        raise InvalidArgumentError(f"{what}: {text!r:.80} is not a dtype such as 'float32'")
+        raise InvalidArgumentError(f"{text!r:.80} is not a dtype such as 'float32'")
     return dtype
 
 
@@ -167,7 +173,8 @@ def _calling(what: str) -> Generator[None, None, None]:
     except JaxvarsError:
         raise
     except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise InvalidArgumentError(
-            f"{what}: {type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"
-        ) from error
+        ours = (__file__, importlib.__file__)
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if frame.filename not in ours and os.path.isfile(frame.filename)]
+        where = f" ({os.path.basename(theirs[-1].filename)}:{theirs[-1].lineno})" if theirs else ""
+        raise InvalidArgumentError(f"{what}: {type(error).__name__}: {error}{where}") from error

@@ -38,8 +38,7 @@ def shown(name: str) -> str:
 
 def emit_json(content: Any) -> None:
     """Print one JSON object. Numbers that JSON does not have are texts: "NaN", "Infinity", "-Infinity"."""
-    json.dump(_finite(content), sys.stdout, indent=1, allow_nan=False)
-    print()
+    print(json.dumps(_finite(content), indent=1, allow_nan=False))
 
 
 def _finite(content: Any) -> Any:
@@ -56,7 +55,8 @@ def _finite(content: Any) -> Any:
 
 def complain(command: str, message: str, code: int) -> int:
     """Print one line on standard error and return the exit code."""
-    print(f"jaxvars {command}: {shown(' '.join(message.split()))}", file=sys.stderr)
+    text = " ".join(message.split()).removeprefix(f"jv.checkpoint.{command}: ")
+    print(f"jaxvars {command}: {shown(text)}", file=sys.stderr)
     return code
 
 

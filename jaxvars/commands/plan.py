@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError("standard input can be the model or the rules, not both")
     rules = None if options.rules is None else read_rules(options.rules)
     into = read_model(options.model)
-    made = checkpoint.plan(options.checkpoint, into, rules, cast=options.cast)
+    made = checkpoint.plan(options.checkpoint, into, rules, cast=options.cast, suggest=options.suggest)
     proposed = rules_text(made.rules) if options.suggest else ""
     if options.write_rules is not None:
         with whole_file(os.path.abspath(options.write_rules)) as file:
