@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.files import list_folder
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import packed_path
 from jaxvars.checkpoint.formats.orbax_packing import PackedFile
@@ -31,7 +32,7 @@ from jaxvars.checkpoint.formats.orbax_record import (
     dtype_name,
     read_metadata_file,
 )
-from jaxvars.errors import DataLossError, InvalidArgumentError
+from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 from jaxvars.spec import VariableSpec
 
 __all__ = ["OrbaxSource", "orbax_module"]
@@ -59,12 +60,15 @@ class OrbaxSource:
 
     Raises:
       DataLossError: the checkpoint is damaged.
+      NotFoundError: it was removed meanwhile.
     """
 
     format = "orbax"
 
     def __init__(self, path: str) -> None:
         self.path = path
+        if not os.path.isdir(path):
+            raise NotFoundError(f"Checkpoint does not exist (any more): {path}")
         self._packed = PackedFile(path) if os.path.lexists(packed_path(path)) else None
         # Record version 1, which had no such file, lies in the metadata.
         self._entries: Mapping[str, Entry] | None = (
@@ -249,7 +253,7 @@ def _items(path: str) -> tuple[str, list[str | None]]:
         parent, name = os.path.split(path)
         if os.path.isfile(os.path.join(parent, "_CHECKPOINT_METADATA")):
             return parent, [name]  # the path is one tree of a larger checkpoint
-    inner = sorted(n for n in os.listdir(path) if os.path.isfile(os.path.join(path, n, "_METADATA")))
+    inner = [n for n in list_folder(path) if os.path.isfile(os.path.join(path, n, "_METADATA"))]
     return path, [*inner] if inner else [None]
 
 

@@ -1,8 +1,9 @@
 """Calling Orbax: one call at a time, and what it does when it fails made into one short error.
 
-Orbax reads many arrays at once in event loops of its own. When one read fails it closes the loop under the
-others, which then complain when they are done, from other threads or when they are collected: pages of text
-after the error itself. Those complaints, and only those, are kept quiet while Orbax works for us.
+Orbax reads and writes many arrays at once in threads and event loops of its own. When one fails, each thread
+above it logs the error with its whole stack, and the loop is closed under the others, which then complain when
+they are done, from other threads or when they are collected: pages of text around the error itself. Those
+complaints, and only those, are kept quiet while Orbax works for us.
 
 Orbax numbers its operations in one series for the whole process, and confuses those of several threads (a save
 beside a load fails now and then), so our calls wait for each other.
@@ -71,16 +72,19 @@ def _quiet() -> Generator[None, None, None]:
         if _LOOP_CLOSED not in str(unraisable.exc_value):
             previous(unraisable)
 
-    logger = logging.getLogger("asyncio")
+    loggers = [logging.getLogger("asyncio"), logging.getLogger("absl")]
     sys.unraisablehook = hook
-    logger.addFilter(_is_news)
+    for logger in loggers:
+        logger.addFilter(_is_news)
     try:
         yield
     finally:
-        logger.removeFilter(_is_news)
+        for logger in loggers:
+            logger.removeFilter(_is_news)
         if sys.unraisablehook is hook:
             sys.unraisablehook = previous
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in _ABANDONED)
+    # What Orbax logs names no caller that could be told apart.
+    return record.name != "absl" and not any(text in record.getMessage() for text in _ABANDONED)

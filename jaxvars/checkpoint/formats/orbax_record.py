@@ -97,9 +97,11 @@ class Lazily(Mapping[str, _T], Generic[_T]):
         self._made: dict[str, _T] = {}
 
     def __getitem__(self, name: str) -> _T:
-        if name not in self._made:
-            self._made[name] = self._make(name, self._raw[name])
-        return self._made[name]
+        try:
+            return self._made[name]
+        except KeyError:
+            value = self._made[name] = self._make(name, self._raw[name])
+            return value
 
     def __contains__(self, name: object) -> bool:
         return name in self._raw
@@ -258,6 +260,7 @@ def _decode(name: str, fields: dict[str, Any]) -> Entry:
     return Entry(spec, shape, stored, checksum, at)
 
 
+@functools.cache
 def dtype_name(dtype: Any) -> str:
     """Return the name under which `named_dtype` finds the dtype again."""
     if is_key_dtype(dtype):

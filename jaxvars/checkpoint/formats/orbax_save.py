@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +14,14 @@ import numpy.typing as npt
 
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.file_record import refuse_names
 from jaxvars.checkpoint.formats.orbax import orbax_module
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
-from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files
+from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files, taking_turns
 from jaxvars.checkpoint.formats.orbax_packing import LARGEST_PACKED, PackedWriter
 from jaxvars.checkpoint.formats.orbax_record import Entry, dtype_name, is_ours, marker
 from jaxvars.checkpoint.formats.outgoing import Outgoing, refuse_strings
-from jaxvars.checkpoint.formats.random_keys import is_key_dtype
+from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, JaxvarsError
 
 __all__ = ["save_orbax"]
@@ -38,8 +40,8 @@ def save_orbax(items: Sequence[Outgoing], path: str) -> None:
       InvalidArgumentError: something that is no checkpoint of this kind is in the way; strings.
       FailedPreconditionError: the disk refuses.
     """
-    _check_place(path)
     refuse_strings(items, "An Orbax checkpoint")
+    refuse_names(items, "An Orbax checkpoint")
     for item in items:
         dtype_name(item.spec.dtype)  # refuses kinds of keys that could not be read back
     if jax.process_count() == 1:
@@ -50,20 +52,22 @@ def save_orbax(items: Sequence[Outgoing], path: str) -> None:
 
 def _check_place(path: str) -> None:
     """Refuse to replace anything but a checkpoint of our own."""
-    if not os.path.lexists(path):
+    if not os.path.isdir(os.path.dirname(path)):
         return
-    folder = os.path.isdir(path)
-    if not folder or (os.listdir(path) and not is_ours(path)):
-        raise InvalidArgumentError(
-            f"Cannot save to {path}: what is there is not a checkpoint that jaxvars wrote, and saving would "
-            "delete it. Choose another name."
-        )
+    with taking_turns(os.path.dirname(path)):
+        if not os.path.lexists(path) or is_ours(path) or (os.path.isdir(path) and not os.listdir(path)):
+            return
+    raise InvalidArgumentError(
+        f"Cannot save to {path}: what is there is not a checkpoint that jaxvars wrote, and saving would "
+        "delete it. Choose another name."
+    )
 
 
 def _write(items: Sequence[Outgoing], path: str, new: str) -> None:
     shared = jax.process_count() > 1
     unchanged = " What was there before is unchanged."
     with calling_orbax(FailedPreconditionError, f"Cannot save to {path}", unchanged):
+        _check_place(path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if not shared:
             clean_leftovers(path)
@@ -95,7 +99,8 @@ def _write_together(items: Sequence[Outgoing], path: str) -> None:
 
 
 def _is_packed(item: Outgoing) -> bool:
-    nbytes = int(np.prod(item.shape, dtype=np.int64)) * item.plain_dtype.itemsize
+    shape, dtype = stored_form(item.spec.shape, item.spec.dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
     return nbytes == 0 or (nbytes <= LARGEST_PACKED and _is_whole(item.value))
 
 
@@ -133,10 +138,11 @@ def _leaf(item: Outgoing) -> Any:
 
 def _host_array(item: Outgoing) -> npt.NDArray[Any]:
     array = item.plain_array()
-    if array.shape != item.shape or array.dtype != item.plain_dtype:
+    shape, dtype = stored_form(item.spec.shape, item.spec.dtype)
+    if array.shape != shape or array.dtype != dtype:
         raise InvalidArgumentError(
             f"Cannot save {item.name!r}: its value is {array.dtype} of shape {array.shape}, but the variable is "
-            f"{item.plain_dtype} of shape {item.shape}."
+            f"{dtype} of shape {shape}."
         )
     return array
 
@@ -153,5 +159,5 @@ def _write_packed(items: Sequence[Outgoing], checksums: Mapping[str, int | None]
                 entries.append(Entry(item.spec, item.shape, item.plain_dtype, checksums[item.name]))
             else:
                 array = _host_array(item)
-                entries.append(Entry(item.spec, item.shape, item.plain_dtype, crc32c(array), writer.add(array)))
+                entries.append(Entry(item.spec, array.shape, array.dtype, crc32c(array), writer.add(array)))
         writer.finish(entries)
