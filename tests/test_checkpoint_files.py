@@ -106,7 +106,6 @@ WRONG = {
     "gz": (b"\x1f\x8b\x08" + bytes(30), "gzip"),
     "tar": (bytes(257) + b"ustar" + bytes(300), "tar archive"),
     "pickle": (b"\x80\x04\x95" + bytes(30), "pickle.*never loaded"),
-    "st": (b"\x08\0\0\0\0\0\0\0{}      ", "safetensors"),
     "cut zip": (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "PyTorch file .zip., cut short"),
     "noise": (b"nothing known" * 10, "or its end is missing"),
     "cut state": (b'model_checkpoint_path: "x', "or its end is missing"),
@@ -128,8 +127,6 @@ def test_a_wrong_file_says_what_it_is(tmp_path, kind):
     ("members", "text"),
     [
         (["archive/data.pkl", "archive/data/0"], "PyTorch"),
-        (["w.npy"], r"\.npz"),
-        (["model.weights.h5"], "Keras 3"),
         (["x"], "zip"),
     ],
 )
@@ -139,6 +136,59 @@ def test_zips_are_told_apart(tmp_path, members, text):
             archive.writestr(member, b"")
     with pytest.raises(InvalidArgumentError, match=text):
         checkpoint.open(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize("member", ["w.npy", "model.weights.h5"])
+def test_a_zip_with_an_empty_member_is_damaged(tmp_path, member):
+    with zipfile.ZipFile(tmp_path / "model.ckpt", "w") as archive:
+        archive.writestr(member, b"")
+    with pytest.raises(DataLossError, match=r"model\.ckpt"):
+        checkpoint.open(tmp_path / "model.ckpt")["w"]
+
+
+def test_single_files_are_found_by_their_content(tmp_path):
+    variables = jv.Variables({"a/b": np.arange(3, dtype=np.float32)})
+    for form in ("npz", "safetensors"):
+        folder = tmp_path / form
+        checkpoint.save(variables, folder / "model.ckpt-7", form)
+        assert checkpoint.open(folder / "model.ckpt-7").format == form
+        os.rename(folder / "model.ckpt-7", folder / f"model.{form}")
+        for path in (folder, folder / f"model.{form}"):  # a folder with one such file stands for it
+            assert names(path) == {"a/b"}
+        checkpoint.save(variables, folder / f"other.{form}")
+        with pytest.raises(InvalidArgumentError, match=rf"several checkpoints: model\.{form}, other\.{form}"):
+            checkpoint.open(folder)
+
+
+def test_a_save_replaces_only_its_own_kind(tmp_path):
+    variables = jv.Variables({"w": np.ones(2, np.float32)})
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    checkpoint.save(variables, tmp_path / "bundle", "tf")
+    checkpoint.save(variables, tmp_path / "m.npz")
+    checkpoint.save(variables, tmp_path / "orbax")
+    for path, form, there in (
+        ("notes", "npz", "an unknown file"),
+        ("notes", "tf", "an unknown file"),
+        ("folder", "safetensors", "a folder"),
+        ("orbax", "tf", "a folder"),
+        ("dangling", "npz", "something that is no file"),
+        ("m.npz", "safetensors", r"a NumPy \.npz file"),
+        ("bundle", "npz", "a TensorFlow checkpoint of that name"),
+        ("bundle", "orbax", "a TensorFlow checkpoint of that name"),
+        ("m.npz", "orbax", "not a checkpoint that jaxvars wrote"),
+        ("checkpoint", "npz", "the name of the file in which a Saver notes"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=there):
+            checkpoint.save(variables, tmp_path / path, form)
+    assert (tmp_path / "notes").read_text() == "mine"
+    twice = jv.Variables({"w": np.full(2, 2, np.float32)})
+    for path, form in (("bundle", "tf"), ("m.npz", None), ("orbax", None)):
+        with checkpoint.open(checkpoint.save(twice, tmp_path / path, form)) as reader:
+            np.testing.assert_array_equal(reader["w"], [2, 2])
+    with pytest.raises(InvalidArgumentError, match="'hdf5' is only read"):
+        checkpoint.save(variables, tmp_path / "x", "hdf5")
 
 
 def test_what_is_not_there_comes_with_near_names(tmp_path, bundle):
