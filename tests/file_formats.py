@@ -72,7 +72,9 @@ def noted():
         variable("w", np.arange(4, dtype=np.float32).reshape(2, 2)),
         variable("h", np.array([1.5, -2], ml_dtypes.bfloat16), False, ("local_variables",), "/cpu:0"),
         variable("rng", keys, False),
-        variable("step", np.array(5, np.int32), False, ("variables", "global_step"), file_dtype="int64"),
+        variable(
+            "step", np.array(5, np.int32), False, ("variables", "global_step"), file_dtype="int64", partition=(0, 2)
+        ),
         variable("none", np.zeros((0, 3), np.float32)),
     ]
 

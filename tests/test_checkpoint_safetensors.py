@@ -26,6 +26,7 @@ from file_formats import (
 from hypothesis import given
 
 from jaxvars.checkpoint.formats import safetensors_header
+from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.checkpoint.formats.safetensors import SafetensorsSource, save_safetensors
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
@@ -72,10 +73,9 @@ def test_specs_come_back(tmp_path):
     source = SafetensorsSource(str(tmp_path / "m"))
     for item, (name, spec) in zip(items, source.specs.items(), strict=True):
         same(source.read(name), item.array())
-        if name == "step":  # in files it is what it was in the file it came from
-            assert spec.dtype == np.int64
-        else:
-            assert spec == item.spec and spec.placement == item.spec.placement
+        notes = [(s.placement, s.file_dtype, s.partition) for s in (spec, item.spec)]
+        assert spec == item.spec and notes[0] == notes[1]
+    assert source.tensors["step"].dtype == np.int64  # as in the file it came from
     assert source.tensors["rng"].type_name == "key<fry>" and source.tensors["rng"].shape == (3, 2)
 
 
@@ -305,6 +305,22 @@ def test_other_programs_may_change_our_files_without_the_record(tmp_path):
     safetensors.numpy.save_file(changed, path, metadata={"jaxvars": json.dumps(record)})
     with pytest.raises(InvalidArgumentError, match="newer jaxvars"):
         SafetensorsSource(path)
+
+
+@pytest.mark.parametrize("field", ["shape", "dtype", "crc32c", "trainable", "collections", "placement", "file_dtype",
+                                   "partition", "at"])  # fmt: skip
+@pytest.mark.parametrize("junk", [None, -1, [], {}, "", "x", [[]], [-1], ["x"], [1e400], 1e400, "object", [[2]], True])
+def test_records_that_somebody_made_up_raise_our_error(tmp_path, field, junk):
+    variables = {"w": {"shape": [2], "dtype": "float32", "crc32c": crc32c(bytes(8)), field: junk}}
+    record = {"version": 2, "crc32c": crc32c(json.dumps(variables, separators=(",", ":")).encode())}
+    text = json.dumps({"jaxvars": {**record, "variables": variables}})
+    path = written(tmp_path, raw({"__metadata__": {"jaxvars": text}, "w": tensor()}, bytes(8)))
+    try:
+        tensors, _ = everything(SafetensorsSource, path)
+    except DataLossError as error:
+        assert path in str(error)
+    else:
+        assert field not in ("shape", "dtype") and tensors["w"][3] == bytes(8)
 
 
 # Shards

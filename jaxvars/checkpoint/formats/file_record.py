@@ -6,8 +6,6 @@ the tensors in the file must be those of the record.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,33 +15,32 @@ import numpy as np
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.orbax_record import EMPTY, Entry, decode_record, dtype_name, encode_record
 from jaxvars.checkpoint.formats.outgoing import Outgoing
+from jaxvars.checkpoint.formats.random_keys import is_key_dtype
 from jaxvars.errors import DataLossError, InvalidArgumentError
 
-__all__ = ["check_record", "entry_of", "parse_record", "record_text", "refuse_names", "type_name"]
+__all__ = ["check_record", "dtype_in_file", "entry_of", "parse_record", "record_text", "refuse_names", "shown_type"]
 
 
 def entry_of(item: Outgoing, checksum: int | None = None) -> Entry:
     """Return the record's entry for a variable, as it is stored in the file.
 
     Args:
-      item: the variable. Where its dtype in files is wider than its own, the entry has that of the file.
+      item: the variable.
       checksum: the crc32c of its values, None where the format has its own.
     """
-    shape, dtype = item.shape, item.dtype
-    spec = dataclasses.replace(item.spec, dtype=dtype) if item.spec.file_dtype else item.spec
+    shape = item.shape
     empty = 0 in shape
-    return Entry(spec, shape, dtype, None if empty else checksum, EMPTY if empty else "")
+    return Entry(item.spec, shape, item.dtype, None if empty else checksum, EMPTY if empty else "")
 
 
-def type_name(dtype: Any) -> str:
-    """Return the name of a dtype, or of a kind of random keys."""
-    return _plain_name(dtype.type) if isinstance(dtype, np.dtype) else dtype_name(dtype)
+def dtype_in_file(entry: Entry) -> np.dtype[Any]:
+    """Return the dtype that the values have in the file: that of the variable, or the wider one it came from."""
+    return np.dtype(entry.spec.file_dtype) if entry.spec.file_dtype else entry.dtype
 
 
-@functools.cache
-def _plain_name(scalar: type[Any]) -> str:
-    """NumPy puts the name together anew each time."""
-    return dtype_name(scalar)
+def shown_type(entry: Entry | None, dtype: np.dtype[Any]) -> str:
+    """Return what a tensor's type is called: that of its values, but random keys by their kind."""
+    return dtype_name(entry.spec.dtype if entry is not None and is_key_dtype(entry.spec.dtype) else dtype)
 
 
 def record_text(entries: Iterable[Entry]) -> str:
@@ -59,10 +56,14 @@ def parse_record(text: str, what: str) -> dict[str, Entry]:
       InvalidArgumentError: a newer jaxvars wrote it.
     """
     try:
-        entries = decode_record(json.loads(text), what)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InvalidArgumentError):
-            raise
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    try:
+        entries = decode_record(record, what)
+        for entry in (entries or {}).values():
+            dtype_in_file(entry)
+    except (TypeError, OverflowError):  # no dtype, an infinite dimension
         entries = None
     if entries is None:
         raise DataLossError(f"{what} is damaged: its record of variables cannot be read.")
@@ -79,7 +80,7 @@ def check_record(entries: Mapping[str, Entry], tensors: Mapping[str, TensorInfo]
     differing += [
         name
         for name, entry in entries.items()
-        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (entry.shape, np.dtype(entry.dtype))
+        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (entry.shape, dtype_in_file(entry))
     ]
     if differing:
         raise DataLossError(

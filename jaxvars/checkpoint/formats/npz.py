@@ -18,11 +18,12 @@ from jaxvars.checkpoint.formats.atomic import whole_file
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.file_record import (
     check_record,
+    dtype_in_file,
     entry_of,
     parse_record,
     record_text,
     refuse_names,
-    type_name,
+    shown_type,
 )
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.npy_header import LARGEST_BEGINNING, NpyHeader, header_size, parse_npy_header
@@ -99,17 +100,12 @@ class NpzSource:
         if header.dtype is None:
             return TensorInfo(name, header.shape, np.dtype(object), header.type_name, header.problem)
         self._arrays[name] = _Array(entry, header, skip)
-        dtype = self._meant_dtype(name, header.dtype.newbyteorder("="))
         saved = None if self._entries is None else self._entries.get(name)
-        info = TensorInfo(name, header.shape, dtype, type_name(saved.spec.dtype if saved else dtype))
+        dtype = _meant_dtype(saved, header.dtype.newbyteorder("="))
+        info = TensorInfo(name, header.shape, dtype, shown_type(saved, dtype))
         if info.nbytes != entry.size - skip:
             raise DataLossError(f"{what} is damaged: {dtype} of shape {info.shape} in {entry.size - skip} bytes.")
         return info
-
-    def _meant_dtype(self, name: str, stored: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype that the integers in our own file stand for."""
-        saved = None if self._entries is None else self._entries.get(name)
-        return saved.dtype if saved is not None and _stored_dtype(saved.dtype) == stored else stored
 
     @property
     def specs(self) -> Mapping[str, VariableSpec] | None:
@@ -155,9 +151,15 @@ class NpzSource:
         self._file.close()
 
 
+def _meant_dtype(saved: Entry | None, stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that the integers in a file of ours stand for."""
+    meant = stored if saved is None else dtype_in_file(saved)
+    return meant if _stored_dtype(meant) == stored else stored
+
+
 def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in the file: NumPy's own, or the unsigned integer of the same size."""
-    return dtype if dtype.kind in "biufc" and dtype.isbuiltin == 1 else np.dtype(f"u{dtype.itemsize}")
+    return dtype if issubclass(dtype.type, np.bool_ | np.number) else np.dtype(f"u{dtype.itemsize}")
 
 
 def save_npz(items: Sequence[Outgoing], path: str) -> None:

@@ -25,7 +25,7 @@ from jaxvars.checkpoint.formats.file_record import (
     parse_record,
     record_text,
     refuse_names,
-    type_name,
+    shown_type,
 )
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.orbax_record import Entry
@@ -116,7 +116,7 @@ class SafetensorsSource:
             problem = f"its type is {stored.type_name}, which NumPy has no dtype for"
             return TensorInfo(name, stored.shape, np.dtype(object), stored.type_name, problem)
         entry = None if self._entries is None else self._entries.get(name)
-        return TensorInfo(name, stored.shape, stored.dtype, type_name(entry.spec.dtype if entry else stored.dtype))
+        return TensorInfo(name, stored.shape, stored.dtype, shown_type(entry, stored.dtype))
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return one tensor as a new array in the file's dtype, checked against its checksum if it has one.
