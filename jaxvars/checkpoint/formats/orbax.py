@@ -24,6 +24,7 @@ from jaxvars.checkpoint.formats.files import list_folder
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import packed_path
 from jaxvars.checkpoint.formats.orbax_packing import PackedFile
+from jaxvars.checkpoint.formats.orbax_pieces import bounds_of, pieces_match
 from jaxvars.checkpoint.formats.orbax_record import (
     EMPTY,
     Entry,
@@ -142,7 +143,7 @@ class OrbaxSource:
         try:
             for name, value in self._stored(entries, names):
                 entry = entries[name]
-                yield name, self._checked(name, value, entry.shape, entry.dtype, entry.crc32c)
+                yield name, self._checked(name, value, entry)
         except DataLossError:
             if self._packed is not None and self._packed.was_replaced():
                 raise DataLossError(
@@ -165,11 +166,17 @@ class OrbaxSource:
     def read_onto(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Read variables of one of our checkpoints straight onto the shardings of `targets`.
 
-        For arrays that no single process holds whole: Orbax arrays are read piece by piece, without a checksum.
+        For arrays that no single process holds whole: Orbax arrays are read piece by piece. The saved pieces that lie
+        within those of this process are checked.
         """
         assert self._entries is not None
         entries = self._entries
         result = self._load({name: target for name, target in targets.items() if entries[name].at == ""})
+        for name, array in result.items():
+            for shard in array.addressable_shards:
+                bounds = bounds_of(shard.index, array.shape)
+                if not pieces_match(entries[name].pieces, np.asarray(shard.data), bounds):
+                    raise self._wrong_values(name)
         for name, value in self.read_many([name for name in targets if name not in result]):
             place = targets[name].sharding
             result[name] = jax.make_array_from_callback(value.shape, place, value.__getitem__, dtype=value.dtype)
@@ -209,19 +216,24 @@ class OrbaxSource:
             for keys, value in jax.tree_util.tree_leaves_with_path(loaded):
                 if keys in wanted:
                     info = self.tensors[wanted[keys]]
-                    yield info.name, self._checked(info.name, np.asarray(value), info.shape, info.dtype, None)
+                    yield info.name, self._checked(info.name, np.asarray(value), info)
 
-    def _checked(
-        self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], checksum: int | None
-    ) -> npt.NDArray[Any]:
+    def _checked(self, name: str, value: Any, entry: Entry | TensorInfo) -> npt.NDArray[Any]:
+        """The value, when it is what the checkpoint says of it; checksums are in our entries only."""
+        shape, dtype = entry.shape, entry.dtype
         if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != dtype:
             raise DataLossError(
                 f"{self.path} is damaged: {name!r} should be {dtype} of shape {shape}, and is "
                 f"{getattr(value, 'dtype', type(value).__name__)} of shape {getattr(value, 'shape', ())}."
             )
-        if checksum is not None and crc32c(value) != checksum:
-            raise DataLossError(f"{self.path} is damaged: the values of {name!r} do not match their checksum.")
+        if isinstance(entry, Entry):
+            whole = entry.crc32c is None or crc32c(value) == entry.crc32c
+            if not whole or not pieces_match(entry.pieces, value, tuple((0, size) for size in shape)):
+                raise self._wrong_values(name)
         return value
+
+    def _wrong_values(self, name: str) -> DataLossError:
+        return DataLossError(f"{self.path} is damaged: the values of {name!r} do not match their checksum.")
 
     def close(self) -> None:
         """Close our own file; Orbax keeps none open between reads."""

@@ -1,7 +1,7 @@
 """What jaxvars writes about each variable beside its values, and reads back.
 
 The record holds what the formats of others do not: trainable flags, collections, placement, and a checksum per
-variable. A variable's entry leaves out what is usual, so that 10,000 of them stay small:
+variable, or per piece of one. A variable's entry leaves out what is usual, so that 10,000 of them stay small:
 
     {"version": 2, "variables": {"conv1/weights": {"shape": [5, 5, 1, 32], "dtype": "float32", "crc32c": 456,
         "trainable": false, "collections": [...], "placement": "/cpu:0", "file_dtype": "int64", "partition": [0, 3],
@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec
 
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.orbax_layout import packed_path
+from jaxvars.checkpoint.formats.orbax_pieces import Bounds, Piece
 from jaxvars.checkpoint.formats.random_keys import (
     KEY_DTYPES,
     implementation,
@@ -74,6 +75,7 @@ class Entry:
       crc32c: the checksum of its bytes in C order, None where no process could see all of them.
       at: "" for an array of that name, `EMPTY` for an array without elements that the format cannot hold, a number for
         the first byte in the checkpoint's file of small variables.
+      pieces: the checksums of its pieces, where there is none of the whole.
     """
 
     spec: VariableSpec
@@ -81,6 +83,7 @@ class Entry:
     dtype: np.dtype[Any]
     crc32c: int | None
     at: str | int = ""
+    pieces: tuple[Piece, ...] = ()
 
 
 class Lazily(Mapping[str, _T], Generic[_T]):
@@ -237,6 +240,8 @@ def _encode(entry: Entry) -> dict[str, Any]:
         fields["partition"] = list(spec.partition)
     if entry.at != "":
         fields["at"] = entry.at
+    if entry.pieces:
+        fields["pieces"] = entry.pieces
     return fields
 
 
@@ -257,7 +262,7 @@ def _decode(name: str, fields: dict[str, Any]) -> Entry:
     somewhere = at >= 0 if isinstance(at, int) else at in ("", EMPTY) and (at == EMPTY) == (math.prod(shape) == 0)
     if min(shape, default=0) < 0 or not somewhere:
         raise ValueError(f"shape {shape} at {at!r}")
-    return Entry(spec, shape, stored, checksum, at)
+    return Entry(spec, shape, stored, checksum, at, _decode_pieces(fields.get("pieces", []), len(shape)))
 
 
 @functools.cache
@@ -296,3 +301,13 @@ def _decode_partition(partition: Any) -> tuple[int, int] | None:
         return None
     axis, slices = partition
     return int(axis), int(slices)
+
+
+def _decode_pieces(pieces: Any, rank: int) -> tuple[Piece, ...]:
+    return tuple((_decode_bounds(bounds, rank), int(checksum)) for bounds, checksum in pieces)
+
+
+def _decode_bounds(bounds: Any, rank: int) -> Bounds:
+    if len(bounds) != rank:
+        raise ValueError(f"a piece {bounds} of an array with {rank} axes")
+    return tuple((int(begin), int(end)) for begin, end in bounds)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from jaxvars.checkpoint.formats.orbax import orbax_module
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files, taking_turns
 from jaxvars.checkpoint.formats.orbax_packing import LARGEST_PACKED, PackedWriter
+from jaxvars.checkpoint.formats.orbax_pieces import Piece, checksum_pieces
 from jaxvars.checkpoint.formats.orbax_record import Entry, dtype_name, is_ours, marker
 from jaxvars.checkpoint.formats.outgoing import Outgoing, refuse_strings
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
@@ -29,6 +31,8 @@ __all__ = ["save_orbax"]
 # Orbax writes data files of this size side by side; one of 2 GB, its default, takes three times as long.
 _DATA_FILE_BYTES = 1 << 24
 _MOST_DATA_FILES = 256
+
+_Checksums: TypeAlias = tuple[int | None, tuple[Piece, ...]]  # of the whole, or of its pieces
 
 
 def save_orbax(items: Sequence[Outgoing], path: str) -> None:
@@ -87,11 +91,14 @@ def _write_together(items: Sequence[Outgoing], path: str) -> None:
     from jax.experimental import multihost_utils
 
     failure = None
+    new = new_path(path, shared=True)
     try:
-        _write(items, path, new_path(path, shared=True))
+        _write(items, path, new)
     except JaxvarsError as error:
         failure = error
     fine = multihost_utils.process_allgather(np.array(failure is None))
+    if jax.process_index() == 0:
+        shutil.rmtree(new, ignore_errors=True)
     if failure is not None:
         raise failure
     if not np.all(fine):
@@ -109,23 +116,23 @@ def _is_whole(value: Any) -> bool:
     return not is_concrete(value) or value.is_fully_addressable or value.is_fully_replicated
 
 
-def _write_arrays(items: Sequence[Outgoing], new: str) -> dict[str, int | None]:
+def _write_arrays(items: Sequence[Outgoing], new: str) -> dict[str, _Checksums]:
     """Let Orbax write a checkpoint of the large variables; returns their checksums."""
     values = {item.name: _leaf(item) for item in items}
+    pieces = checksum_pieces({name: value for name, value in values.items() if not _is_whole(value)})
     context = orbax_module().Context()
     saving = context.array.saving
     saving.use_compression = False  # float noise shrinks by 7 % and takes twice the time
-    saving.ocdbt_target_data_file_size = max(
-        _DATA_FILE_BYTES, sum(v.nbytes for v in values.values()) // _MOST_DATA_FILES
-    )
+    nbytes = sum(value.nbytes for value in values.values())
+    saving.ocdbt_target_data_file_size = max(_DATA_FILE_BYTES, nbytes // _MOST_DATA_FILES)
     context.memory.deepcopy_host_arrays = False  # nothing changes them before this returns
     # Orbax refuses an empty tree.
     tree = values or {"": np.zeros(1, np.uint8)}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        checksums = pool.submit(_checksums, values)
+        checksums = pool.submit(_checksums, {name: value for name, value in values.items() if name not in pieces})
         with context:
             orbax_module().save(new, tree, custom_metadata=marker(), overwrite=jax.process_count() > 1)
-        return checksums.result()
+        return {name: (None, parts) for name, parts in pieces.items()} | checksums.result()
 
 
 def _leaf(item: Outgoing) -> Any:
@@ -147,16 +154,17 @@ def _host_array(item: Outgoing) -> npt.NDArray[Any]:
     return array
 
 
-def _checksums(values: Mapping[str, Any]) -> dict[str, int | None]:
-    return {name: crc32c(np.asarray(value)) if _is_whole(value) else None for name, value in values.items()}
+def _checksums(values: Mapping[str, Any]) -> dict[str, _Checksums]:
+    return {name: (crc32c(np.asarray(value)), ()) for name, value in values.items()}
 
 
-def _write_packed(items: Sequence[Outgoing], checksums: Mapping[str, int | None], folder: str) -> None:
+def _write_packed(items: Sequence[Outgoing], checksums: Mapping[str, _Checksums], folder: str) -> None:
     with PackedWriter(folder) as writer:
         entries: list[Entry] = []
         for item in items:
             if item.name in checksums:
-                entries.append(Entry(item.spec, item.shape, item.plain_dtype, checksums[item.name]))
+                whole, pieces = checksums[item.name]
+                entries.append(Entry(item.spec, item.shape, item.plain_dtype, whole, pieces=pieces))
             else:
                 array = _host_array(item)
                 entries.append(Entry(item.spec, array.shape, array.dtype, crc32c(array), writer.add(array)))
