@@ -169,6 +169,7 @@ def test_a_narrowed_value_gets_the_files_dtype_again(tmp_path):
         ((0, 3), (0, 2), []),
         ((), (0, 2), []),
         ((3,), (1, 2), []),
+        ((2, 3), (-1, 2), [2, 1]),
     ],
 )
 def test_partitioned_variables_are_stored_in_slices(tmp_path, shape, partition, lengths):

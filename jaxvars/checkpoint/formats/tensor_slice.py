@@ -14,6 +14,8 @@ from jaxvars.errors import DataLossError
 
 __all__ = ["TensorSlice", "check_tiling", "even_slices", "parse_slice", "slice_key", "write_slice"]
 
+_MOST_SLICES = 10_000  # each is held against each
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSlice:
@@ -66,6 +68,7 @@ def even_slices(shape: Sequence[int], partition: tuple[int, int] | None) -> list
       The slices; none for a tensor that is stored in one piece.
     """
     axis, count = partition or (0, 1)
+    axis += len(shape) if axis < 0 else 0
     if count < 2 or not 0 <= axis < len(shape) or 0 in shape:
         return []
     count = min(count, shape[axis])
@@ -84,6 +87,8 @@ def check_tiling(slices: Sequence[TensorSlice], full: Sequence[int], what: str) 
     Raises:
       DataLossError: a slice lies outside, slices overlap, or a part is missing.
     """
+    if not 0 < len(slices) <= _MOST_SLICES:
+        raise DataLossError(f"{what} is damaged: it is cut into {len(slices)} slices.")
     if any(len(part.extents) != len(full) for part in slices):
         raise DataLossError(f"{what} is damaged: a slice has another number of dimensions than {tuple(full)}.")
     starts = np.array([[start for start, _ in part.extents] for part in slices], object).reshape(len(slices), -1)
