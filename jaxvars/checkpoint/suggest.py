@@ -1,0 +1,96 @@
+"""Rules for a whole model, proposed: which variable is which tensor of a file that somebody else named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from jaxvars.checkpoint._name_pairs import pair_names
+from jaxvars.checkpoint._rule_list import find_rules
+from jaxvars.rules import Rule, parse_rules
+
+__all__ = ["Suggestion", "suggest_rules"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """A proposal of rules; prints as lines of Python to paste.
+
+    Attributes:
+      pairs: for each variable that gets values, the name in the file.
+      rules: the rules that say so, as `jv.checkpoint.restore` takes them; None for variables that get none.
+      unsure: the variables to look at, with other names in the file that do as well or almost. Empty where there are
+        none, but only the shape speaks for the pair. A variable that is not in `pairs` has names whose shape fits
+        but which are too different.
+      left: the variables for which the file has nothing.
+    """
+
+    pairs: Mapping[str, str]
+    rules: tuple[tuple[str, str | None], ...]
+    unsure: Mapping[str, tuple[str, ...]]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        doubts = self._doubts()
+        lines = ["rules = ["]
+        for number, (pattern, replacement) in enumerate(self.rules):
+            lines.extend(f"    {line}" for line in doubts.get(number, []))
+            lines.append(f"    {Rule(pattern, replacement)},")
+        return "\n".join([*lines, "]", *doubts.get(-1, [])])
+
+    def _doubts(self) -> dict[int, list[str]]:
+        """Comments on what is unsure, by the number of the rule that decides it; -1 where none does."""
+        rules = parse_rules(list(self.rules), op="suggest")
+        found: dict[int, list[str]] = {}
+        for target, others in self.unsure.items():
+            match = rules.match(target)
+            found.setdefault(-1 if match is None else match.number, []).append(self._doubt(target, others))
+        return {number: _comments(some) for number, some in found.items()}
+
+    def _doubt(self, target: str, others: tuple[str, ...]) -> str:
+        if target not in self.pairs:
+            return f"{target} may be {' or '.join(others)}, of the same shape"
+        if not others:
+            return f"only its shape makes {target} {self.pairs[target]}"
+        return f"{target} may be {' or '.join(others)} instead"
+
+
+def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]) -> Suggestion:
+    r"""Propose rules by which variables get their values from a file with other names.
+
+    Only equal shapes are paired, each tensor with one variable, an optimizer's slots only with slots of the same kind.
+    Names are compared by their words, whose usual synonyms are known, by the order of what they count, and by what the
+    rest of the model says of a word: what is called "stage" wherever the file says "block" is taken for the same.
+
+    Args:
+      targets: shapes of the variables, by name.
+      sources: shapes of the file's tensors, by name.
+
+    Returns:
+      A `Suggestion`. Its rules do exactly what its pairs say.
+
+    Example:
+      >>> new = {f"encoder/layer/{n}/norm/{part}": (8,) for n in range(12) for part in ("scale", "bias")}
+      >>> old = {f"bert/layer_{n}/LayerNorm/{part}": (8,) for n in range(12) for part in ("gamma", "beta")}
+      >>> print(suggest_rules(new, old | {f"{name}/Adam": (8,) for name in old}))
+      rules = [
+          (r"encoder/layer/(\d+)/norm/bias", r"bert/layer_\1/LayerNorm/beta"),
+          (r"encoder/layer/(\d+)/norm/scale", r"bert/layer_\1/LayerNorm/gamma"),
+      ]
+    """
+    found = pair_names(targets, sources)
+    pairs = {pair.target: pair.source for pair in sorted(found) if not pair.declined}
+    unsure = {
+        pair.target: (pair.source, *pair.rivals) if pair.declined else pair.rivals
+        for pair in sorted(found)
+        if pair.declined or pair.rivals or not pair.by_name
+    }
+    rules = find_rules({name: pairs.get(name) for name in targets})
+    left = tuple(sorted(name for name in targets if name not in pairs))
+    return Suggestion(pairs, tuple((rule.pattern, rule.replacement) for rule in rules), unsure, left)
+
+
+def _comments(doubts: list[str]) -> list[str]:
+    """Lines of comment: the first doubt, and how many there are."""
+    more = [f"# (and {len(doubts) - 1} more under this rule)"] if len(doubts) > 1 else []
+    return [f"# unsure: {doubts[0]}", *more]
