@@ -1,0 +1,320 @@
+"""HDF5 files through h5py, made safe: what it may read, and what becomes of its errors.
+
+* Nothing outside the file is opened: links, virtual datasets and external storage are named, never followed.
+* Filters that libhdf5 would load from a plugin folder are refused.
+* A shape is a claim; it is held against the bytes that are stored before memory is taken for it.
+* libhdf5 reads through us. Some damaged heaps make it loop for ever; they are found on the way and refused.
+* Texts are read without it (see `hdf5_text`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from jaxvars.checkpoint.formats.hdf5_text import DESCRIPTOR, Octets, Texts, heap_objects
+from jaxvars.errors import DataLossError, InvalidArgumentError, JaxvarsError, UnavailableError
+
+__all__ = ["Dataset", "Hdf5File"]
+
+_LONGEST_TEXT = 300
+_MOST_OBJECTS = 1 << 20
+_MOST_LEVELS = 100
+_PIECE = 1 << 24
+# No claim up to this size is checked; beyond it, no more than gzip could have packed into what is stored.
+_UNCHECKED = 1 << 26
+_MOST_EXPANSION = 1100
+_HEAP_HEAD = b"GCOL\x01\0\0\0"
+_LARGEST_METADATA_READ = 1 << 20
+_KNOWN_FILTERS = (1, 2, 3, 4, 5, 6, 32000)  # gzip, shuffle, fletcher32, szip, nbit, scaleoffset, lzf
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What an HDF5 file says about one dataset.
+
+    Attributes:
+      path: where it lies, without a leading slash, as h5py spells it.
+      shape: its shape.
+      dtype: the dtype of the values in memory; `object` for strings, whose elements are bytes.
+      type_name: the dtype's name.
+      problem: why the values cannot be read, "" if they can.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    type_name: str
+    problem: str = ""
+
+
+class Hdf5File:
+    """An HDF5 file, open for reading.
+
+    Args:
+      octets: its bytes; closed with the file.
+
+    Raises:
+      UnavailableError: h5py is not installed.
+      InvalidArgumentError: the file is of an unusual kind.
+      DataLossError: it is damaged, or no HDF5 file.
+    """
+
+    def __init__(self, octets: Octets) -> None:
+        self.path = octets.path
+        self._octets = octets
+        self._file: Any = None
+        try:
+            import h5py
+        except ImportError:
+            raise UnavailableError(
+                f'Reading {self.path} needs h5py, which is not installed. Run: pip install "jaxvars[legacy]"'
+            ) from None
+        with self._calling(f"{self.path} is damaged, or no HDF5 file"):
+            self._file = h5py.File(_FileObject(octets), "r")
+            widths = tuple(self._file.id.get_create_plist().get_sizes())
+            base = self._file.userblock_size
+        if widths != (8, 8):
+            raise InvalidArgumentError(f"{self.path} is an HDF5 file with addresses of an unusual width, {widths}.")
+        self._texts = Texts(octets, base)
+
+    @contextlib.contextmanager
+    def _calling(self, what: str) -> Generator[None, None, None]:
+        """Turn any exception of h5py into a `DataLossError` of one line."""
+        try:
+            yield
+            return
+        except JaxvarsError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataLossError(f"{what}: {reason[:_LONGEST_TEXT].rstrip('.')}.")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+        self._octets.close()
+
+    def datasets(self) -> list[Dataset]:
+        """Return every dataset, and every link that is not followed, in the order of the paths.
+
+        A group that is linked more than once is entered once.
+
+        Raises:
+          DataLossError: the file is damaged.
+        """
+        with self._calling(f"Cannot list the datasets of {self.path}"):
+            return sorted(self._walk(), key=lambda dataset: dataset.path)
+
+    def _walk(self) -> Iterator[Dataset]:
+        import h5py
+
+        root = self._file["/"]
+        entered = {_address(root)}
+        waiting: list[tuple[str, Any, int]] = [("", root, 0)]
+        count = 0
+        while waiting:
+            prefix, group, level = waiting.pop()
+            for name in group:
+                path = prefix + name
+                count += 1
+                if count > _MOST_OBJECTS or level > _MOST_LEVELS:
+                    raise DataLossError(f"{self.path} is damaged: it claims more objects than any checkpoint has.")
+                problem = _link_problem(group, name)
+                if problem:
+                    yield _unreadable(path, "link", problem)
+                    continue
+                child = group[name]
+                if isinstance(child, h5py.Dataset):
+                    yield self._describe(path, child)
+                elif isinstance(child, h5py.Group) and _address(child) not in entered:
+                    entered.add(_address(child))
+                    waiting.append((f"{path}/", child, level + 1))
+
+    def _describe(self, path: str, found: Any) -> Dataset:
+        import h5py
+
+        plan = found.id.get_create_plist()
+        # Asking a virtual dataset for its shape would open the files that it gathers.
+        if plan.get_layout() == h5py.h5d.VIRTUAL:
+            return _unreadable(path, "virtual", "its values are gathered from other datasets or files")
+        if plan.get_external_count():
+            return _unreadable(path, "external", "its values lie in another file, which is not opened")
+        if found.shape is None:
+            return _unreadable(path, "empty", "it has no values")
+        try:
+            stored = found.dtype
+        except TypeError:
+            return _unreadable(path, "unknown", "its type has no counterpart in NumPy", found.shape)
+        dtype = self._loaded_dtype(found, stored)
+        if dtype is None:
+            return _unreadable(path, str(stored), f"its type is {stored}, which is no number or text", found.shape)
+        type_name = "string" if dtype == np.dtype(object) else dtype.name
+        return Dataset(path, found.shape, dtype, type_name, self._storage_problem(found, plan, stored))
+
+    def _loaded_dtype(self, found: Any, stored: np.dtype[Any]) -> np.dtype[Any] | None:
+        """The dtype of the values in memory, None for types that are not read."""
+        import h5py
+
+        if h5py.check_string_dtype(stored) is not None:
+            return np.dtype(object)
+        if stored.kind in "biufc":
+            return np.dtype(stored.newbyteorder("=").str)  # without h5py's notes on it
+        # Keras keeps bfloat16 as pairs of bytes without a meaning, and says so in an attribute.
+        if stored == np.dtype("V2") and self._text_attribute(found, "dtype") == ["bfloat16"]:
+            return np.dtype(ml_dtypes.bfloat16)
+        return None
+
+    def _storage_problem(self, found: Any, plan: Any, stored: np.dtype[Any]) -> str:
+        size = self._octets.size
+        for number in range(plan.get_nfilters()):
+            code = plan.get_filter(number)[0]
+            if code not in _KNOWN_FILTERS:
+                return f"it is compressed by filter {code}, which is not known here"
+        nbytes = math.prod(found.shape) * stored.itemsize
+        kept = min(found.id.get_storage_size(), size)
+        chunk = math.prod(found.chunks) * stored.itemsize if found.chunks else 0
+        largest = max(nbytes, chunk)
+        if largest > _UNCHECKED and largest > _MOST_EXPANSION * kept:
+            return f"it claims {largest} bytes, of which the file holds {kept}"
+        offset = found.id.get_offset()
+        if not found.chunks and offset is not None and offset + nbytes > size:
+            return "the file is cut short"
+        if stored.kind == "O" and kept and (offset is None or found.chunks):
+            return "its strings are not stored in one piece"
+        return ""
+
+    def read(self, dataset: Dataset) -> npt.NDArray[Any]:
+        """Return the values of a dataset as a new array.
+
+        Raises:
+          DataLossError: the file is damaged, or was exchanged for another since it was listed.
+        """
+        what = f"Cannot read {dataset.path!r} of {self.path}"
+        with self._calling(what):
+            found = self._file[dataset.path]
+            if self._describe(dataset.path, found) != dataset:
+                raise DataLossError(f"{what}: it is not what it was when the file was opened.")
+            stored, offset = found.dtype, found.id.get_offset()
+        if stored.kind == "O":
+            return self._read_strings(dataset, offset)
+        values = np.empty(dataset.shape, stored)
+        if values.size:
+            with self._calling(what):
+                found.read_direct(values)
+        if dataset.dtype == np.dtype(ml_dtypes.bfloat16):
+            return values.view(dataset.dtype)
+        return values.astype(dataset.dtype, copy=False)
+
+    def _read_strings(self, dataset: Dataset, offset: int | None) -> npt.NDArray[Any]:
+        strings = np.empty(dataset.shape, object)
+        if offset is None:  # never written
+            strings[...] = b""
+            return strings
+        descriptors = self._octets.read(offset, strings.size * DESCRIPTOR, f"{dataset.path!r}")
+        strings.reshape(-1)[:] = self._texts.strings(descriptors)
+        return strings
+
+    def text_attribute(self, group: str, name: str) -> list[str] | None:
+        """Return an attribute of a group that is a text or a list of texts.
+
+        Attributes that newer versions of HDF5 keep apart from their object, as it has many, are not found.
+
+        Args:
+          group: the path of the group, "" for the root.
+          name: the attribute's name.
+
+        Returns:
+          The texts, [] where there is no such attribute, None where there is no such group or a link leads to it.
+        """
+        import h5py
+
+        with self._calling(f"Cannot read the names in {self.path}"):
+            found = self._file["/"]
+            for part in filter(None, group.split("/")):
+                if not isinstance(found, h5py.Group) or part not in found:
+                    return None
+                if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+                    return None
+                found = found[part]
+            return self._text_attribute(found, name) if isinstance(found, h5py.Group) else None
+
+    def _text_attribute(self, item: Any, name: str) -> list[str]:
+        return self._texts.attribute(_address(item)[1], name)
+
+
+def _unreadable(path: str, type_name: str, problem: str, shape: tuple[int, ...] = ()) -> Dataset:
+    return Dataset(path, shape, np.dtype(object), type_name, problem)
+
+
+def _address(item: Any) -> tuple[int, int]:
+    import h5py
+
+    low_level: Any = h5py  # its stubs lack this module
+    info = low_level.h5o.get_info(item.id)
+    return info.fileno, info.addr
+
+
+def _link_problem(group: Any, name: str) -> str:
+    import h5py
+
+    try:
+        link = group.get(name, getlink=True)
+    except TypeError:
+        return "it is a link of an unknown kind, which is not followed"
+    if isinstance(link, h5py.HardLink):
+        return ""
+    if isinstance(link, h5py.ExternalLink):
+        return f"it is a link to another file ({link.filename!r}), which is not followed"
+    return f"it is a link to {getattr(link, 'path', '?')!r}, which is not followed"
+
+
+class _FileObject:
+    """What h5py asks of a file object, over `Octets`."""
+
+    def __init__(self, octets: Octets) -> None:
+        self._octets = octets
+        self._position = 0
+        self._checked_heaps: set[int] = set()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, self._octets.size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        return self._octets.read(self._position, size, "a part of the file")
+
+    def readinto(self, buffer: Any) -> int:
+        # All or nothing: h5py does not look at how much was read.
+        view = memoryview(buffer).cast("B")
+        start, size = self._position, len(view)
+        self._check_heaps(start, size)
+        for offset in range(0, size, _PIECE):
+            piece = view[offset : offset + _PIECE]
+            piece[:] = self._octets.read(start + offset, len(piece), "a part of the file")
+        self._position = start + size
+        return size
+
+    def _check_heaps(self, start: int, size: int) -> None:
+        """Look for heaps in what is about to be read; `heap_objects` raises where libhdf5 would not come to an end."""
+        margin = len(_HEAP_HEAD) - 1
+        first = max(0, start - margin)
+        last = min(self._octets.size, start + min(size, _LARGEST_METADATA_READ) + margin)
+        found = self._octets.read(first, max(0, last - first), "a part of the file")
+        at = found.find(_HEAP_HEAD)
+        while at >= 0:
+            if first + at not in self._checked_heaps:
+                self._checked_heaps.add(first + at)
+                heap_objects(self._octets, first + at)
+            at = found.find(_HEAP_HEAD, at + 1)
