@@ -7,11 +7,12 @@ partitioned variable. Shape and dtype are attributes of its node in the graph.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from jaxvars.checkpoint.formats import tf_types
-from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, read_varint, signed
+from jaxvars.checkpoint.formats.protos import as_bytes, as_int, fields, parse_shape, read_varint, signed
 from jaxvars.checkpoint.formats.tensor_slice import TensorSlice
 from jaxvars.errors import DataLossError
 
@@ -31,8 +32,8 @@ _VARIABLE_COLLECTIONS = (
     "trainable_resource_variables",
 )
 _VARIABLE_OPS = (b"VariableV2", b"VarHandleOp", b"Variable", b"AutoReloadVariable")
-_MOST_DIMS = 254
 _LARGEST_DIM = 1 << 48
+_MOST_ELEMENTS = 1 << 58
 
 
 class Part(NamedTuple):
@@ -110,8 +111,9 @@ def meta_graph_variables(data: bytes, what: str) -> list[GraphVariable]:
                 if node is None:
                     raise DataLossError(f"{what} is damaged: variable {variable!r} is not in the graph.")
                 found[variable] = GraphVariable(variable, node.shape, node.dtype, [], part)
-            if name not in found[variable].collections:
-                found[variable].collections.append(name)
+            joined = found[variable].collections
+            if name not in joined[-1:]:
+                joined.append(name)
     return list(found.values())
 
 
@@ -163,9 +165,8 @@ def _part(data: bytes, what: str) -> Part | None:
     if not full_name:
         return None
     full, starts, lengths = (tuple(numbers[number]) for number in (2, 3, 4))
-    if not len(full) == len(starts) == len(lengths) or any(
-        not 0 <= value < _LARGEST_DIM for value in (*full, *starts, *lengths)
-    ):
+    absurd = any(not 0 <= value < _LARGEST_DIM for value in (*full, *starts, *lengths))
+    if absurd or not len(full) == len(starts) == len(lengths) or math.prod(full) > _MOST_ELEMENTS:
         raise DataLossError(f"{what} is damaged: a slice of {full_name!r} that does not fit it.")
     return Part(full_name, full, TensorSlice(tuple(zip(starts, lengths, strict=True))))
 
@@ -203,7 +204,9 @@ def _shape(data: bytes, what: str) -> Shape:
         if number == 2:
             sizes = [as_int(size, what) for part, size in fields(as_bytes(value, what), what) if part == 1]
             dims.append(signed(sizes[-1]) if sizes else 0)
-    if len(dims) > _MOST_DIMS or any(not -1 <= dim < _LARGEST_DIM for dim in dims):
+    if min(dims, default=0) >= 0:
+        return parse_shape(message, what)
+    if min(dims) < -1 or max(dims) >= _LARGEST_DIM:
         raise DataLossError(f"{what} is damaged: no variable has the shape {dims[:8]}.")
     return tuple(dims)
 

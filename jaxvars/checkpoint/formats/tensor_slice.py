@@ -104,6 +104,10 @@ def check_tiling(slices: Sequence[TensorSlice], full: Sequence[int], what: str) 
 
 def _overlap(starts: npt.NDArray[Any], ends: npt.NDArray[Any]) -> bool:
     first, last = starts.astype(np.int64), ends.astype(np.int64)
+    cut = [axis for axis in range(first.shape[1]) if np.ptp(first[:, axis]) or np.ptp(last[:, axis])]
+    if len(cut) == 1:  # along one axis, as TensorFlow's partitioners do
+        order = np.lexsort((last[:, cut[0]], first[:, cut[0]]))
+        return bool((last[order[:-1], cut[0]] > first[order[1:], cut[0]]).any())
     for row in range(1, len(first)):
         meets = (first[:row] < last[row]) & (first[row] < last[:row])
         if meets.all(axis=1).any():
