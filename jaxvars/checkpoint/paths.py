@@ -24,6 +24,7 @@ from jaxvars.errors import (
 __all__ = ["STATE_FILE", "Location", "exists", "local_path", "locate", "resolve_state_path"]
 
 STATE_FILE = "checkpoint"
+_MOST_SHOWN = 5
 _DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}\Z")
 # How checkpoints that are single files are usually called, the most telling first; only their content counts.
 _FILE_SUFFIXES = (".safetensors.index.json", ".safetensors", ".msgpack", ".keras", ".weights.h5", ".h5", ".npz")
@@ -188,12 +189,22 @@ def _from_state(path: str) -> Location:
     found = resolve_state_path(state.model_checkpoint_path, folder)
     if found is None:
         others = _surviving(state, folder)
-        hint = f" Still there: {', '.join(others)}." if others else f" ({identify.describe_folder(folder)})"
+        latest = ", ".join(others[-_MOST_SHOWN:])
+        hint = f" Still there: {latest}." if others else f" ({identify.describe_folder(folder)})"
         raise NotFoundError(
             f"{path} names {state.model_checkpoint_path!r} as the latest checkpoint, but it does not exist, "
             f"neither there nor in {folder}.{hint}"
         )
+    if _is_state(found):  # or we might go round in a circle
+        raise DataLossError(
+            f"{path} is damaged: it names {found} as the latest checkpoint, which is such a file itself."
+        )
     return locate(found)
+
+
+def _is_state(path: str) -> bool:
+    is_prefix = os.path.isfile(path + ".index")
+    return not is_prefix and os.path.isfile(path) and identify.identify_file(path) == identify.STATE
 
 
 def _surviving(state: CheckpointState, folder: str) -> list[str]:
@@ -206,13 +217,14 @@ def _folder_error(path: str, indices: list[str]) -> Exception:
     if prefixes:
         return InvalidArgumentError(
             f"Couldn't find 'checkpoint' file in {path}, and it holds several checkpoints: "
-            f"{', '.join(prefixes[:5])}. Open one: {os.path.join(path, prefixes[-1])!r}"
+            f"{', '.join(prefixes[:_MOST_SHOWN])}. Open one: {os.path.join(path, prefixes[-1])!r}"
         )
     inner = sorted(name for name in list_folder(path) if is_orbax_folder(os.path.join(path, name)))
     if inner:
-        best = max(inner, key=lambda name: (name.isdigit(), int(name) if name.isdigit() else 0, name))
+        best = max(inner, key=lambda name: (name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         return InvalidArgumentError(
-            f"{path} is a folder of Orbax checkpoints: {', '.join(inner[:5])}. Open one: {os.path.join(path, best)!r}"
+            f"{path} is a folder of Orbax checkpoints: {', '.join(inner[:_MOST_SHOWN])}. "
+            f"Open one: {os.path.join(path, best)!r}"
         )
     return NotFoundError(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}: {identify.describe_folder(path)}."

@@ -12,7 +12,7 @@ from jaxvars.checkpoint.formats.state_file import CheckpointState, read_state, w
 from jaxvars.checkpoint.paths import STATE_FILE, exists, local_path, resolve_state_path
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
-from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
+from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 __all__ = [
     "CheckpointState",
@@ -101,7 +101,7 @@ def get_checkpoint_state(
     folder = _folder(checkpoint_dir)
     try:
         state = read_state(os.path.join(folder, latest_filename or STATE_FILE))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, DataLossError):
+    except (NotFoundError, DataLossError):
         return None
     return CheckpointState(
         os.path.join(folder, state.model_checkpoint_path),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 import threading
 import weakref
 from types import TracebackType
@@ -30,18 +31,20 @@ class RangedFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            # Without waiting: a named pipe would keep us until somebody writes to it.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except FileNotFoundError:
             raise NotFoundError(f"File does not exist: {path}") from None
         except OSError as error:
             raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from None
         # Closed when the last user is gone, without a warning: a reader need not be closed by hand.
         self._finalizer = weakref.finalize(self, os.close, descriptor)
-        try:
-            self._file = io.FileIO(descriptor, "rb", closefd=False)
-        except OSError as error:  # a folder
-            raise DataLossError(f"Cannot read {path}: {error.strerror or error}.") from None
-        self.size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+            raise DataLossError(f"Cannot read {path}: it is {kind}, not a file.")
+        self._file = io.FileIO(descriptor, "rb", closefd=False)
+        self.size = status.st_size
         self._lock = threading.Lock()
 
     def read(self, offset: int, size: int, what: str) -> bytes:

@@ -6,6 +6,7 @@ raises `DataLossError`; nothing is allocated from a length that the bytes at han
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from jaxvars.errors import DataLossError
@@ -27,8 +28,9 @@ __all__ = [
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES = 10
-_MOST_DIMS = 254
+_MOST_DIMS = 64  # NumPy's limit
 _LARGEST_DIM = 1 << 48
+_MOST_ELEMENTS = 1 << 58
 
 
 def read_varint(data: bytes, position: int, what: str) -> tuple[int, int]:
@@ -136,6 +138,8 @@ def parse_shape(data: bytes, what: str) -> tuple[int, ...]:
             dims.append(size)
         elif number == 3 and as_int(value, what):
             raise DataLossError(f"{what} is damaged: a stored tensor of unknown rank.")
-    if len(dims) > _MOST_DIMS or any(not 0 <= dim < _LARGEST_DIM for dim in dims):
+    # Zeros count as ones: NumPy also refuses arrays without elements whose other dimensions are absurd.
+    absurd = any(not 0 <= dim < _LARGEST_DIM for dim in dims) or math.prod(dim or 1 for dim in dims) > _MOST_ELEMENTS
+    if len(dims) > _MOST_DIMS or absurd:
         raise DataLossError(f"{what} is damaged: no tensor has the shape {dims[:8]}.")
     return tuple(dims)

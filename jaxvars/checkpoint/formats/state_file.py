@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.errors import DataLossError, InvalidArgumentError
 
 __all__ = ["CheckpointState", "is_state_text", "read_state", "write_state"]
@@ -45,12 +46,12 @@ def read_state(path: str) -> CheckpointState:
     """Return the state that the file holds, its paths exactly as written there.
 
     Raises:
-      FileNotFoundError: no such file.
+      NotFoundError: no such file.
       InvalidArgumentError: it names no checkpoint (TF1: ``ValueError``).
-      DataLossError: it is no state file.
+      DataLossError: it is no state file, or cannot be read.
     """
-    with open(path, "rb") as file:
-        text = file.read(_LARGEST_STATE_FILE + 1).decode("utf-8", "surrogateescape")
+    with RangedFile(path) as file:
+        text = file.read(0, min(file.size, _LARGEST_STATE_FILE), "the text").decode("utf-8", "surrogateescape")
     values: dict[str, list[str]] = {}
     position = 0
     while match := _LINE.match(text, position):
@@ -109,7 +110,7 @@ def _unquote(value: str, path: str) -> str:
 
     def plain(match: re.Match[bytes]) -> bytes:
         code = match[1]
-        if code[:1].isdigit():
+        if code[0] in b"01234567":
             return bytes([int(code, 8) & 0xFF])
         if code[:1] in (b"x", b"X") and len(code) > 1:
             return bytes([int(code[1:], 16)])

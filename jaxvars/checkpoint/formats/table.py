@@ -24,6 +24,8 @@ _TRAILER_SIZE = 5  # one byte of compression type, four of checksum
 _LONGEST_KEY = 1 << 16
 # Keys are stored as differences, so a hostile block could expand to far more than its size.
 _MOST_KEY_BYTES_PER_BLOCK = 1 << 26
+_MOST_KEY_GROWTH = 100  # of all keys together; names that share long scopes grow about tenfold
+_LARGEST_KEPT_BLOCK = 1 << 24
 
 
 class _Handle(NamedTuple):
@@ -51,6 +53,7 @@ class Table:
             raise DataLossError(f"{self._what} is not a TensorFlow table, or its end is missing.")
         _, position = self._handle(footer, 0)
         index, _ = self._handle(footer, position)
+        self._kept: tuple[_Handle | None, dict[bytes, bytes]] = None, {}
         self._last_keys: list[bytes] = []
         self._handles: list[_Handle] = []
         end = 0
@@ -69,19 +72,28 @@ class Table:
           DataLossError: a block is damaged or the keys are out of order.
         """
         last: bytes | None = None
+        left = max(_MOST_KEY_BYTES_PER_BLOCK, _MOST_KEY_GROWTH * self._file.size)
         for handle in self._handles:
             for key, value in self._block(handle):
-                if last is not None and key <= last:
-                    raise DataLossError(f"{self._what} is damaged: its keys are out of order.")
+                left -= len(key)
+                if left < 0 or (last is not None and key <= last):
+                    raise DataLossError(f"{self._what} is damaged: its keys are out of order, or impossibly long.")
                 last = key
                 yield key, value
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of `key`, None if it is not there. Reads one block."""
+        """Return the value of `key`, None if it is not there. Reads one block, and keeps it for its neighbors."""
         position = bisect.bisect_left(self._last_keys, key)
         if position == len(self._handles):
             return None
-        return next((value for found, value in self._block(self._handles[position]) if found == key), None)
+        handle = self._handles[position]
+        if handle.size > _LARGEST_KEPT_BLOCK:
+            return next((value for found, value in self._block(handle) if found == key), None)
+        kept, entries = self._kept
+        if kept != handle:
+            entries = dict(self._block(handle))
+            self._kept = handle, entries
+        return entries.get(key)
 
     def _handle(self, data: bytes, position: int) -> tuple[_Handle, int]:
         offset, position = read_varint(data, position, self._what)

@@ -107,7 +107,7 @@ class TableCheckpoint:
         if dtype is None:
             raise InvalidArgumentError(f"Cannot read {what} of {self.path}: {self.tensors[name].problem}.")
         check_tiling([part for part, _ in entry.slices], entry.shape, f"{self.path}, {what},")
-        if len(entry.slices) == 1:
+        if len(entry.slices) == 1 and entry.slices[0][0].shape(entry.shape) == entry.shape:
             return self._read_slice(entry, *entry.slices[0], what)
         parts = [(part, self._read_slice(entry, part, table, what)) for part, table in entry.slices]
         whole = np.empty(entry.shape, dtype)
