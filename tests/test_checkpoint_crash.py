@@ -46,7 +46,7 @@ class Killed(BaseException):
     """Stands for the process being killed at this point."""
 
 
-@pytest.mark.parametrize("number", range(1, 4))
+@pytest.mark.parametrize("number", range(1, 5))
 def test_a_save_killed_while_moving_leaves_a_whole_checkpoint(tmp_path, monkeypatch, number):
     path = checkpoint.save(numbered(1), tmp_path / "m")
     moves = []
@@ -59,10 +59,10 @@ def test_a_save_killed_while_moving_leaves_a_whole_checkpoint(tmp_path, monkeypa
         real(source, target)
 
     monkeypatch.setattr(orbax_layout.os, "rename", rename)
-    with pytest.raises(Killed) if number < 3 else contextlib.nullcontext():
+    with pytest.raises(Killed) if number < 4 else contextlib.nullcontext():
         checkpoint.save(numbered(2), path)
     monkeypatch.undo()
-    assert restored_number(path) == (2 if number == 3 else 1)
+    assert restored_number(path) == (1 if number < 3 else 2)
     checkpoint.save(numbered(3), path)
     assert os.listdir(tmp_path) == ["m"]
     assert restored_number(path) == 3
@@ -193,11 +193,14 @@ def check_after_kill(folder, mode):
 
 
 def check_leftovers(folder, mode, number):
-    """One more save, here: it leaves its checkpoints, and no other folder."""
+    """One more save, here: it leaves whole checkpoints, and no other folder."""
     with open(f"{folder}.log", "ab", buffering=0) as log:
         save_on(folder, mode, number, -1, lambda *_: None, log)
-    kept = [f"model.ckpt-{number}", f"model.ckpt-{number + 1}"] if mode == "saver" else ["model.ckpt"]
-    assert sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) == kept
+    found = {entry.name for entry in os.scandir(folder) if entry.is_dir()}
+    kept = {f"model.ckpt-{number}", f"model.ckpt-{number + 1}"} if mode == "saver" else {"model.ckpt"}
+    assert kept <= found
+    for name in found - kept:  # a process was killed when its state file no longer named it, before it was deleted
+        assert restored_number(f"{folder}/{name}") == int(name.removeprefix("model.ckpt-"))
     assert check_after_kill(folder, mode) == number + 1
 
 
@@ -208,7 +211,7 @@ def test_processes_killed_at_random_leave_the_previous_checkpoint(tmp_path, fork
     folder.mkdir()
     chance = random.Random(mode)
     number = 1
-    for _ in range(100):
+    for _ in range(70):
         pid = forks.start(folder, mode, number)
         wait_for_a_save(folder, number)
         threading.Event().wait(chance.uniform(0, 0.2))

@@ -103,6 +103,7 @@ def test_flipped_bits_are_detected_or_harmless(tmp_path, monkeypatch, hasty, ste
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what `hasty` does not wait for
 def test_flipped_bits_of_a_larger_checkpoint(tmp_path, hasty):
     random = np.random.default_rng(1)
     variables = {f"large{number}": random.normal(size=20_000) for number in range(3)}

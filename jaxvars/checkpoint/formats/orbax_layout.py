@@ -105,7 +105,10 @@ def replace_folder(new: str, path: str) -> None:
                 os.rename(aside, path)
             raise
         sync_folder(os.path.dirname(path))
-        _delete(aside)
+        if os.path.lexists(aside):
+            # Half of it, should the process be killed now, must not be taken for a checkpoint once `path` is gone.
+            os.rename(aside, new)
+            _delete(new)
 
 
 def clean_leftovers(path: str) -> None:

@@ -117,10 +117,9 @@ class PackedFile:
                 raise DataLossError(f"{self._file.path} is damaged: {run[-1][0]!r} should lie beyond its values.")
             octets = self._file.read_array(begin, end - begin, "the values of small variables")
             for name, entry in run:
+                part = octets[_begin(entry) - begin :][: _size(entry)]
                 # A copy: every variable has memory of its own, which JAX may keep.
-                value = np.empty(entry.shape, entry.dtype)
-                value.reshape(-1).view(np.uint8)[:] = octets[_begin(entry) - begin :][: _size(entry)]
-                yield name, value
+                yield name, part.view(entry.dtype).reshape(entry.shape).copy()
 
     def was_replaced(self) -> bool:
         """Whether another checkpoint, or none, is now where this one was opened."""
