@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxvars.checkpoint.arriving import arriving
 from jaxvars.checkpoint.departing import Departure, cast_dtype, departing
 from jaxvars.checkpoint.formats.files import shard_files
+from jaxvars.checkpoint.formats.random_keys import is_key_dtype
 from jaxvars.checkpoint.formats.registry import format_to_write
 from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.matching import PlanRow
@@ -23,6 +25,7 @@ from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.renaming import renamed
+from jaxvars.checkpoint.restore import _file_dtypes
 from jaxvars.checkpoint.save import check_place, write
 from jaxvars.errors import DataLossError, InvalidArgumentError, JaxvarsError
 from jaxvars.rules import parse_patterns
@@ -76,6 +79,7 @@ def convert(
     only: Any = None,
     drop: Any = None,
     cast: str | None = None,
+    aliases: bool = False,
     verify: bool = True,
     progress: Progress = None,
 ) -> Conversion:
@@ -98,6 +102,8 @@ def convert(
       drop: a pattern, or a list of patterns, of the names to leave out. With `into` both are about its names.
       cast: a dtype for all floating tensors ("bfloat16"), all others stay as they are; with `into`, "model" converts
         within families of dtypes to those of `into`.
+      aliases: whether to call tensors by the other names that the format knows of them: TF1's, in the checkpoints of
+        TensorFlow 2. Patterns of `rules`, `only` and `drop` then match these.
       verify: whether to read the new checkpoint back and compare names, shapes, dtypes and values.
       progress: as for `jv.checkpoint.restore`.
 
@@ -126,11 +132,14 @@ def convert(
     with open_checkpoint(source_path) as reader:
         _check_paths(reader, target, chosen)
         is_new = not _is_there(target, chosen)
-        making = _Making(reader, os.fspath(source_path), rules, only, drop, cast)
-        with progress_meter(progress, making.nbytes) as meter:
-            departures, sources = making.renamed(meter) if into is None else making.restored(into, meter)
-            if not departures:
-                raise InvalidArgumentError(f"{_OP}: nothing of {reader.path} is left to write.")
+        making = _Making(reader, os.fspath(source_path), rules, only, drop, cast, aliases)
+        departures, sources = making.renamed() if into is None else making.restored(into)
+        if not departures:
+            raise InvalidArgumentError(f"{_OP}: nothing of {reader.path} is left to write.")
+        nbytes = sum(departure.item.nbytes for departure in departures)
+        with progress_meter(progress, nbytes * (2 if verify else 1)) as meter:
+            for departure in departures:
+                departure.meter = meter
             write([departure.item for departure in departures], target, chosen)
             if verify:
                 with _removed_on_failure(target, chosen, is_new):
@@ -143,12 +152,11 @@ def convert(
         reader.format,
         sources,
         tuple(name for name in reader if name not in used),
-        sum(departure.item.nbytes for departure in departures),
+        nbytes,
         verify,
     )
 
 
-_Meter = Callable[[str, int], object]
 _Made = tuple[list[Departure], dict[str, tuple[str, ...]]]
 
 
@@ -162,15 +170,16 @@ class _Making:
     only: Any
     drop: Any
     cast: str | None
+    aliases: bool
 
-    @property
-    def nbytes(self) -> int:
-        return sum(info.nbytes for info in self.reader.tensors.values())
-
-    def renamed(self, meter: _Meter) -> _Made:
+    def renamed(self) -> _Made:
         """All tensors of the old checkpoint, or those chosen, under their new names."""
         dtype = None if self.cast is None else cast_dtype(self.cast)
-        tensors = self.reader.tensors
+        # Files have orders of their own; the record of variables has that of their creation.
+        present = {name: name for name in getattr(self.reader.source, "specs", None) or self.reader.tensors}
+        if self.aliases:
+            present |= {name: alias for alias, name in sorted(self.reader.aliases.items(), reverse=True)}
+        tensors = {present[name]: self.reader.tensors[name] for name in present}
         chosen = self._chosen(tensors)
         bad = [f"{name} ({tensors[name].problem})" for name in chosen if tensors[name].problem]
         if bad:
@@ -178,28 +187,31 @@ class _Making:
                 f"{_OP}: {len(bad)} of {len(chosen)} tensors of {self.path} cannot be read: {_some(bad)}. "
                 "Leave them out: drop=[names]."
             )
-        items = renamed([tensors[name] for name in chosen], self.rules, _OP)
-        return departing(self.reader, items, dtype, meter), {item.name: (item.info.name,) for item in items}
+        items = renamed({name: tensors[name] for name in chosen}, self.rules, _OP)
+        return departing(self.reader, items, dtype), {item.name: (item.info.name,) for item in items}
 
-    def restored(self, into: Variables, meter: _Meter) -> _Made:
+    def restored(self, into: Variables) -> _Made:
         """The variables of `into`, or those chosen, with the values that a restore would give them."""
         if self.cast not in (None, "model"):
             raise InvalidArgumentError(f"{_OP}: with into=, cast is 'model' or None, not {self.cast!r:.80}.")
         into = as_variables(self.path, into, "convert")
-        into = into.select(self._chosen(into))
         plan = make_plan(self.reader, self.path, into, self.rules, None, self.cast == "model", "convert")
+        chosen = set(self._chosen(into))
+        plan = dataclasses.replace(plan, rows=tuple(row for row in plan if row.target in chosen))
         error = plan.error()
         if error is not None:
             raise error
-        specs = into.variable_specs
+        noted = _file_dtypes(self.reader, [row for row in plan if row.is_restored], into)
+        into = into._of(into._layout.with_file_dtypes(noted), into._leaves)
+        specs, rows = into.variable_specs, {row.target: row for row in plan}
         departures: list[Departure] = []
         sources: dict[str, tuple[str, ...]] = {}
-        for row in plan:
-            value = into[row.target]
+        for name in filter(rows.__contains__, into._layout.creation_order):
+            row, value = rows[name], into[name]
             if row.is_restored or not is_hole(value):
-                values = _reading(self.reader, row, value) if row.is_restored else _constant(value)
-                departures.append(Departure(specs[row.target], values, meter))
-                sources[row.target] = row.sources if row.is_restored else ()
+                read = _reading(self.reader, row, value) if row.is_restored else _constant(value)
+                departures.append(Departure(specs[name], read))
+                sources[name] = row.sources if row.is_restored else ()
         return departures, sources
 
     def _chosen(self, names: Iterable[str]) -> list[str]:
@@ -218,7 +230,7 @@ def _reading(reader: CheckpointReader, row: PlanRow, value: Any) -> Callable[[],
 
 
 def _constant(value: Any) -> Callable[[], Any]:
-    return lambda: np.asarray(value)
+    return lambda: np.asarray(jax.random.key_data(value) if is_key_dtype(value.dtype) else value)
 
 
 def _check_paths(reader: CheckpointReader, target: str, format: str) -> None:

@@ -27,7 +27,6 @@ from jaxvars.spec import DEFAULT_COLLECTIONS, VariableSpec
 __all__ = ["Departure", "cast_dtype", "departing"]
 
 _Array = npt.NDArray[Any]
-_Meter = Callable[[str, int], object]
 
 # Some formats have a high price per call, and writers take tensors in orders of their own: small ones are read in
 # groups, and the latest groups are kept.
@@ -41,32 +40,37 @@ class Departure:
 
     Attributes:
       item: what the writer is given.
-      checksum: that of the values in the item's plain dtype, None until somebody asked for them.
+      checksum: that of the values, None until somebody asked for them.
+      meter: called as ``meter(name, nbytes)`` when somebody did, and when they were compared.
     """
 
-    def __init__(self, spec: VariableSpec, read: Callable[[], _Array], meter: _Meter) -> None:
+    def __init__(self, spec: VariableSpec, read: Callable[[], _Array]) -> None:
         self.item = Outgoing(spec, self._values)
         self.checksum: int | None = None
+        self.meter: Callable[[str, int], object] = _no_meter
         self._read = read
-        self._meter = meter
 
     def _values(self) -> _Array:
         values = self._read()
         if self.checksum is None:
             self.checksum = checksum(values)
-            self._meter(self.item.name, values.nbytes)
+            self.meter(self.item.name, self.item.nbytes)
         return values
 
     def matches(self, values: _Array) -> bool:
         """Whether values that were read back are those that were given to the writer."""
         if self.checksum is None:  # no writer asks for what has no elements
             self.item.plain_array()
-        return checksum(values.astype(self.item.plain_dtype, copy=False)) == self.checksum
+        same = checksum(values.astype(self.item.plain_dtype, copy=False)) == self.checksum
+        self.meter(self.item.name, self.item.nbytes)
+        return same
 
 
-def departing(
-    reader: CheckpointReader, items: Sequence[Renamed], dtype: np.dtype[Any] | None, meter: _Meter
-) -> list[Departure]:
+def _no_meter(name: str, nbytes: int) -> None:
+    del name, nbytes
+
+
+def departing(reader: CheckpointReader, items: Sequence[Renamed], dtype: np.dtype[Any] | None) -> list[Departure]:
     """Return the tensors on their way out.
 
     Args:
@@ -74,11 +78,10 @@ def departing(
       items: its tensors, with their new names and transforms. One with a transform is read at once: only its values
         show what shape it gets.
       dtype: the dtype for all floating tensors, None to leave them as they are.
-      meter: called as ``meter(name, nbytes)`` when a tensor has been read.
     """
     read = _reading(reader, [item.info for item in items])
     known = reader.variable_specs
-    return [_departure(item, read, known.get(item.info.name), dtype, meter) for item in items]
+    return [_departure(item, read, known.get(item.info.name), dtype) for item in items]
 
 
 def _departure(
@@ -86,7 +89,6 @@ def _departure(
     read: Callable[[str], _Array],
     known: VariableSpec | None,
     dtype: np.dtype[Any] | None,
-    meter: _Meter,
 ) -> Departure:
     def values() -> _Array:
         array = read(item.info.name)
@@ -100,7 +102,7 @@ def _departure(
         spec = _spec(item.info, known)
         if dtype is not None and _is_floating(spec.dtype):
             spec = dataclasses.replace(spec, dtype=dtype, file_dtype="")
-    return Departure(dataclasses.replace(spec, key=item.name), values, meter)
+    return Departure(dataclasses.replace(spec, key=item.name), values)
 
 
 def _reading(reader: CheckpointReader, infos: Sequence[TensorInfo]) -> Callable[[str], _Array]:

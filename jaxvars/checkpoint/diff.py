@@ -195,7 +195,7 @@ def diff(
     """
     _check_options(level, rtol, atol)
     with open_checkpoint(path_a) as reader_a, open_checkpoint(path_b) as reader_b:
-        items = renamed([reader_a.tensors[name] for name in reader_a], rules, "jv.checkpoint.diff")
+        items = renamed({name: reader_a.tensors[name] for name in reader_a}, rules, "jv.checkpoint.diff")
         pairs = [(item, reader_b.tensors[item.name]) for item in items if item.name in reader_b.tensors]
         pairs.sort(key=lambda pair: pair[0].name)
         common = {item.name for item, _ in pairs}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -50,7 +51,8 @@ class Renamed(NamedTuple):
             raise
         except Exception as error:
             raise InvalidArgumentError(f"{self._whose()} failed: {type(error).__name__}: {error}") from error
-        if result.dtype == np.dtype(object) and array.dtype != np.dtype(object):
+        texts = result.dtype == array.dtype == np.dtype(object)
+        if not (texts or result.dtype.kind == "b" or jnp.issubdtype(result.dtype, np.number)):
             raise InvalidArgumentError(f"{self._whose()} returned no array of numbers.")
         return result
 
@@ -59,11 +61,11 @@ class Renamed(NamedTuple):
         return f"The function {self.transform_name} of the rule for {info.name}, {info.type_name} {list(info.shape)},"
 
 
-def renamed(tensors: Sequence[TensorInfo], rules: Any, op: str) -> list[Renamed]:
+def renamed(tensors: Mapping[str, TensorInfo], rules: Any, op: str) -> list[Renamed]:
     """Return all tensors under their new names, in the same order.
 
     Args:
-      tensors: the tensors.
+      tensors: the tensors by their present names.
       rules: as for ``Variables.rename``, or None.
       op: the user's function, for errors.
 
@@ -72,15 +74,15 @@ def renamed(tensors: Sequence[TensorInfo], rules: Any, op: str) -> list[Renamed]
       InvalidArgumentError: two names become one; all are listed.
     """
     if rules is None:
-        return [Renamed(info.name, info) for info in tensors]
-    matches = rename_map([info.name for info in tensors], parse_rules(rules, op=op, direction=_DIRECTION))
-    return [_renamed(info, matches[info.name]) for info in tensors]
+        return [Renamed(name, info) for name, info in tensors.items()]
+    matches = rename_map(list(tensors), parse_rules(rules, op=op, direction=_DIRECTION))
+    return [_renamed(name, info, matches[name]) for name, info in tensors.items()]
 
 
-def _renamed(info: TensorInfo, match: Match | None) -> Renamed:
+def _renamed(name: str, info: TensorInfo, match: Match | None) -> Renamed:
     if match is None:
-        return Renamed(info.name, info)
-    name = new_name(info.name, match)
+        return Renamed(name, info)
+    name = new_name(name, match)
     if match.rule.transform is None or info.dtype == np.dtype(object):
         return Renamed(name, info, match.rule.transform)
     return Renamed(name, info, match.transform_for(name, jax.ShapeDtypeStruct(info.shape, info.dtype)))

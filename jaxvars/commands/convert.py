@@ -40,6 +40,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--cast", metavar="DTYPE", help="write floating tensors as DTYPE; with --into: `model`, for the model's dtypes"
     )
+    parser.add_argument(
+        "--aliases", action="store_true", help="use the other names that the format has, as TF1's in files of TF2"
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not read B back to compare it")
     add_json(parser)
     add_progress(parser)
@@ -60,6 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         only=options.only,
         drop=options.drop,
         cast=options.cast,
+        aliases=options.aliases,
         verify=not options.no_verify,
         progress=options.progress,
     )
