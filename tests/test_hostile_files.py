@@ -379,3 +379,36 @@ def test_odd_names_are_names_and_nothing_else(tmp_path):
         restored = checkpoint.restore(path, usual)
         assert {name: float(restored[name][0]) for name in usual} == {name: arrays[name][0] for name in usual}
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Records of ours that somebody made up
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"shape": [float("inf")]},
+        {"shape": [True]},
+        {"shape": ["1"]},
+        {"shape": [1] * 65},
+        {"shape": [0, 1 << 62, 1 << 62], "at": "empty"},
+        {"shape": [1 << 62]},
+        {"dtype": "O"},
+        {"dtype": "a"},
+        {"dtype": "finfo"},
+        {"dtype": "f4,f4"},
+        {"dtype": ["float32"]},
+        {"partition": [float("inf"), 1]},
+        {"collections": 3},
+        {"placement": {"spec": 3}},
+    ],
+    ids=str,
+)
+def test_records_that_nobody_wrote(tmp_path, fields):
+    entry = {"shape": [3], "dtype": "float32", "crc32c": 1, "at": 0, **fields}
+    text = json.dumps({"version": 2, "variables": {"w": entry}}).encode()
+    numbers = struct.pack("<QQ", 12, len(text))
+    (tmp_path / "_CHECKPOINT_METADATA").write_bytes(b"{}")
+    checksum = struct.pack("<I", crc32c(text + numbers))
+    (tmp_path / "variables.jaxvars").write_bytes(bytes(12) + text + numbers + checksum + b"jaxvars pack")
+    assert str(tmp_path) in str(in_little_memory(lambda: read_all(tmp_path)))

@@ -36,6 +36,7 @@ from jaxvars.checkpoint.formats.random_keys import (
     key_dtype,
     stored_form,
 )
+from jaxvars.checkpoint.formats.raw_arrays import checked_shape
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import DEFAULT_COLLECTIONS, VariableSpec
 
@@ -60,6 +61,7 @@ _KEY = "jaxvars"
 _VERSION = 2
 _READABLE = (1, 2)
 _LARGEST_METADATA = 1 << 28
+_PLAIN_DTYPES = {np.dtype(code).name: np.dtype(code) for code in "?bBhHiIlLqQefdFD"}
 _DEFAULT = {True: DEFAULT_COLLECTIONS, False: DEFAULT_COLLECTIONS[:1]}
 _T = TypeVar("_T")
 
@@ -144,7 +146,7 @@ def decode_variables(record: Any, what: str) -> Mapping[str, Entry]:
     def entry(name: str, fields: Any) -> Entry:
         try:
             return _decode(name, fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataLossError) as error:
             raise DataLossError(
                 f"{what} is damaged: its record of variable {name!r} makes no sense ({error})."
             ) from None
@@ -247,10 +249,11 @@ def _encode(entry: Entry) -> dict[str, Any]:
 
 def _decode(name: str, fields: dict[str, Any]) -> Entry:
     trainable = bool(fields.get("trainable", True))
+    dtype = named_dtype(fields["dtype"])
     spec = VariableSpec(
         name,
-        tuple(fields["shape"]),
-        named_dtype(fields["dtype"]),
+        checked_shape(fields["shape"], dtype.itemsize, f"variable {name!r}"),
+        dtype,
         trainable,
         tuple(fields.get("collections", _DEFAULT[trainable])),
         _decode_placement(fields.get("placement")),
@@ -260,7 +263,7 @@ def _decode(name: str, fields: dict[str, Any]) -> Entry:
     shape, stored = stored_form(spec.shape, spec.dtype)
     checksum, at = fields.get("crc32c"), fields.get("at", "")
     somewhere = at >= 0 if isinstance(at, int) else at in ("", EMPTY) and (at == EMPTY) == (math.prod(shape) == 0)
-    if min(shape, default=0) < 0 or not somewhere:
+    if not somewhere:
         raise ValueError(f"shape {shape} at {at!r}")
     return Entry(spec, shape, stored, checksum, at, _decode_pieces(fields.get("pieces", []), len(shape)))
 
@@ -279,7 +282,12 @@ def named_dtype(name: str) -> Any:
     """Return the dtype of which `dtype_name` gave the name."""
     if name in KEY_DTYPES:
         return key_dtype(name)
-    return np.dtype(getattr(ml_dtypes, name, name))
+    if name in _PLAIN_DTYPES:
+        return _PLAIN_DTYPES[name]
+    scalar = getattr(ml_dtypes, name, None)
+    if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
+        raise ValueError(f"there is no dtype {name!r}")
+    return np.dtype(scalar)
 
 
 def _encode_placement(placement: str | PartitionSpec) -> Any:
