@@ -412,3 +412,49 @@ def test_records_that_nobody_wrote(tmp_path, fields):
     checksum = struct.pack("<I", crc32c(text + numbers))
     (tmp_path / "variables.jaxvars").write_bytes(bytes(12) + text + numbers + checksum + b"jaxvars pack")
     assert str(tmp_path) in str(in_little_memory(lambda: read_all(tmp_path)))
+
+
+# Flax's msgpack
+
+
+def flax_array(shape, dtype, values=b""):
+    import msgpack
+
+    return msgpack.ExtType(1, msgpack.packb((shape, dtype, values)))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["a", "O", "f4", "8 an", "float32,float32", "(2,)float32", "finfo", "float32\n", "V4"]
+)
+def test_dtypes_of_msgpack_that_are_none(tmp_path, dtype):
+    import msgpack
+
+    (tmp_path / "m.msgpack").write_bytes(msgpack.packb({"w": flax_array([2], dtype, bytes(8))}))
+    with checkpoint.open(tmp_path / "m.msgpack") as reader:
+        assert reader["w"].shape == (2,) and "unreadable" in repr(reader["w"])
+        with pytest.raises(InvalidArgumentError, match="has no array of numbers"):
+            reader.get_tensor("w")
+
+
+@pytest.mark.parametrize(
+    "shape", [[1] * 65, [0] * 65, [0, 1 << 62, 1 << 62], [1 << 62, 1 << 62], [-1], [True], [[]], 2.5]
+)
+def test_shapes_of_msgpack_that_no_array_has(tmp_path, shape):
+    import msgpack
+
+    (tmp_path / "m.msgpack").write_bytes(msgpack.packb({"w": flax_array(shape, "float32")}))
+    assert str(tmp_path) in str(in_little_memory(lambda: read_all(tmp_path / "m.msgpack")))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [{}, {"0": {}}, {"0": {"0": 1}}, {"0": [[1], [2, 3]]}, {"0": 1}, {"0": "text"}, {"1": b""}, [b""], 3, None],
+    ids=str,
+)
+def test_pieces_of_msgpack_that_are_none(tmp_path, chunks):
+    import msgpack
+
+    whole = {"__msgpack_chunked_array__": True, "shape": {"0": 2}, "chunks": chunks}
+    (tmp_path / "m.msgpack").write_bytes(msgpack.packb({"w": whole}))
+    with pytest.raises(DataLossError, match=str(tmp_path)):
+        read_all(tmp_path / "m.msgpack")

@@ -26,6 +26,9 @@ __all__ = ["MsgpackSource", "looks_like_msgpack"]
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _LONGEST_DTYPE_NAME = 64
+_PLAIN_DTYPES = {np.dtype(code).name: np.dtype(code) for code in "?bBhHiIlLqQefdFD"}
+_MOST_DIMS = 64  # NumPy's limit
+_LARGEST = 1 << 62
 _PIECE = 1 << 24
 _Pairs = list[tuple[str, Node]]
 
@@ -92,6 +95,8 @@ class MsgpackSource:
             self._leaves[name] = self._chunked(node, what) if isinstance(node, list) else self._leaf(node, what)
 
     def _leaf(self, node: Any, what: str) -> _Leaf:
+        if isinstance(node, list):
+            raise DataLossError(f"{what} consists of parts that are no arrays.")
         if isinstance(node, Extension):
             return self._extension(node, what)
         if isinstance(node, Text):
@@ -213,14 +218,14 @@ def _in_order(node: Any, what: str) -> _Pairs:
 
 def _dtype(name: str) -> np.dtype[Any] | None:
     """The dtype of a name as `numpy.dtype.name` spells it, None for those without plain values."""
-    known: Any = getattr(ml_dtypes, name, None) if name.isidentifier() else None
-    try:
-        dtype = np.dtype(name if known is None else known)
-    except TypeError:
-        return None
-    return dtype if dtype.name == name and (dtype.kind in "biufc" or known is not None) else None
+    if name in _PLAIN_DTYPES:
+        return _PLAIN_DTYPES[name]
+    scalar = getattr(ml_dtypes, name, None)
+    return np.dtype(scalar) if isinstance(scalar, type) and issubclass(scalar, np.generic) else None
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], size: int, what: str) -> None:
-    if math.prod(shape) * dtype.itemsize != size:
+    # Zeros count as ones: NumPy also refuses arrays without elements whose other dimensions are absurd.
+    absurd = len(shape) > _MOST_DIMS or math.prod(dim or 1 for dim in shape) * dtype.itemsize > _LARGEST
+    if absurd or math.prod(shape) * dtype.itemsize != size:
         raise DataLossError(f"{what} of shape {shape} and {dtype} claims {size} bytes.")

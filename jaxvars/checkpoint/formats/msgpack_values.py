@@ -17,7 +17,7 @@ __all__ = ["Extension", "Node", "Text", "looks_like_msgpack", "read_node", "read
 _WINDOW = 1 << 16
 _LONGEST_KEY = 1 << 16
 _MOST_LEVELS = 100
-_MOST_NODES = 1 << 22
+_MOST_NODES = 1 << 20
 # First byte -> bytes of the length that follows it.
 _BINARY = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _TEXT = {0xD9: 1, 0xDA: 2, 0xDB: 4}
