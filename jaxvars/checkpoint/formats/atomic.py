@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Generator
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from jaxvars.errors import FailedPreconditionError
+from jaxvars.errors import FailedPreconditionError, JaxvarsError
 
 __all__ = ["sync_folder", "whole_file"]
 
@@ -23,26 +23,24 @@ def whole_file(path: str) -> Generator[BinaryIO, None, None]:
       FailedPreconditionError: the disk or the folder refuses; what was at `path` is unchanged.
     """
     folder, base = os.path.split(path)
-    unfinished = ""
+    unfinished = os.path.join(folder, f".{base[:80]}.{secrets.token_hex(8)}.tmp")
     try:
         os.makedirs(folder or ".", exist_ok=True)
-        prefix = f".{base[:80]}."
-        with tempfile.NamedTemporaryFile(dir=folder or ".", prefix=prefix, suffix=".tmp", delete=False) as file:
-            unfinished = file.name
-            yield cast("BinaryIO", file)
+        with open(unfinished, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(unfinished, 0o666 & ~_umask())
         os.replace(unfinished, path)
         sync_folder(folder)
+    except JaxvarsError:  # of a value that could not be read: some are OSErrors too
+        raise
     except OSError as error:
         raise FailedPreconditionError(
             f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged."
         ) from error
     finally:
-        if unfinished:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
 
 
 def sync_folder(folder: str) -> None:
@@ -53,10 +51,3 @@ def sync_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

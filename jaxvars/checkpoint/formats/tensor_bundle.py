@@ -31,7 +31,6 @@ from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 
 __all__ = ["TensorBundle", "is_bundle_index"]
 
-_ALIGNMENT = 64
 _LEAST_AHEAD, _MOST_AHEAD = 1 << 18, 1 << 26  # smaller tensors are not worth a thread; larger ones take memory
 
 
@@ -186,8 +185,8 @@ class TensorBundle:
         if not (_LEAST_AHEAD <= entry.size <= _MOST_AHEAD and self._is_there(entry) and _is_plain(entry)):
             return None
         file = self._file(entry.shard, what)
-        octets = _aligned_memory(file._checked(entry.offset, entry.size, what))
-        done = pool.submit(file._fill, octets, entry.offset, what)
+        octets = file.memory_for(entry.offset, entry.size, what)
+        done = pool.submit(file.read_into, octets, entry.offset, what)
 
         def wait() -> npt.NDArray[np.uint8]:
             done.result()
@@ -208,8 +207,8 @@ class TensorBundle:
                 f"claims {entry.size} bytes."
             )
         file = self._file(entry.shard, what)
-        octets = _aligned_memory(file._checked(entry.offset, entry.size, what))
-        file._fill(octets, entry.offset, what)
+        octets = file.memory_for(entry.offset, entry.size, what)
+        file.read_into(octets, entry.offset, what)
         return self._values(entry, octets, what)
 
     def _values(self, entry: Entry, raw: npt.NDArray[np.uint8], what: str) -> npt.NDArray[Any]:
@@ -248,13 +247,6 @@ def _is_plain(entry: Entry) -> bool:
     if dtype is None or dtype.hasobject or entry.slices:
         return False
     return entry.size == math.prod(entry.shape) * dtype.itemsize
-
-
-def _aligned_memory(size: int) -> npt.NDArray[np.uint8]:
-    """New memory that JAX can take as it is: on a CPU it copies what is not aligned so."""
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size]
 
 
 def _as_native(raw: npt.NDArray[np.uint8], dtype: np.dtype[Any], byte_order: str) -> npt.NDArray[Any]:
