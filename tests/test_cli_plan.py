@@ -98,7 +98,6 @@ def test_rules_of_several_tensors_and_transforms(capsys: pytest.CaptureFixture[s
 def test_suggested_rules(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:
-    pytest.importorskip("jaxvars.checkpoint.suggest")
     done = run(capsys, "plan", CHECKPOINT, model, "--suggest")
     assert "proposed rules:" in done.out
     proposed = write(tmp_path / "seen.json", done.out.partition("proposed rules:\n")[2])
@@ -110,7 +109,16 @@ def test_suggested_rules(
     after = run(capsys, "plan", CHECKPOINT, model, "--rules", "rules.json", "--json").json()
     assert {row["target"]: row["sources"] for row in after["rows"]}["conv1/weights"] == [WEIGHTS]
     done = run(capsys, "plan", CHECKPOINT, model, "--suggest", "--json")
-    assert done.json()["rules"]
+    assert done.json()["rules"] and done.json()["unsure"] == {}
+
+
+def test_unsure_rules_are_marked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = writer.write_bundle(tmp_path / "old", {name: np.zeros(7, np.float32) for name in ("qq", "zz")})
+    model = write(tmp_path / "model.json", {"xx": [[7], "float32"]})
+    done = run(capsys, "plan", path, model, "--suggest")
+    line = next(line for line in done.out.splitlines() if line.startswith("unsure: "))
+    assert line in ("unsure: xx, which may be zz instead", "unsure: xx, of which only the shape fits")
+    assert "xx" in run(capsys, "plan", path, model, "--suggest", "--json").json()["unsure"]
 
 
 # Models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,8 @@ def test_formats_against_each_other(tmp_path: Path, format: str) -> None:
 
 
 def test_many_small_and_some_large_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jaxvars.checkpoint.diff._MOST_BYTES_AT_ONCE", 1000)
+    # `jv.checkpoint.diff` is the function that hides its module.
+    monkeypatch.setattr(importlib.import_module("jaxvars.checkpoint.diff"), "_MOST_BYTES_AT_ONCE", 1000)
     values = {f"v{i}": np.full(i, i, np.float32) for i in range(1, 60)}
     a = writer.write_bundle(tmp_path / "a", values)
     b = writer.write_bundle(tmp_path / "b", {**values, "v9": np.zeros(9, np.float32), "v59": np.zeros(59, np.float32)})

@@ -119,10 +119,10 @@ def convert(
 
     Example:
       >>> import tempfile, numpy as np, jaxvars as jv
-      >>> from jaxvars.checkpoint.convert import convert
       >>> folder = tempfile.TemporaryDirectory()
       >>> old = jv.checkpoint.save(jv.Variables({"tower/w": np.ones(3, np.float32)}), folder.name + "/old")
-      >>> done = convert(old, folder.name + "/new.safetensors", rules=[(r"tower/(.*)", r"conv1/\1")])
+      >>> rules = [(r"tower/(.*)", r"conv1/\1")]
+      >>> done = jv.checkpoint.convert(old, folder.name + "/new.safetensors", rules=rules)
       >>> done.format, jv.train.list_variables(done.path)
       ('safetensors', [('conv1/w', [3])])
       >>> folder.cleanup()

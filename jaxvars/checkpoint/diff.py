@@ -182,11 +182,10 @@ def diff(
 
     Example:
       >>> import tempfile, numpy as np, jaxvars as jv
-      >>> from jaxvars.checkpoint.diff import diff
       >>> folder = tempfile.TemporaryDirectory()
       >>> old = jv.checkpoint.save(jv.Variables({"tower/w": np.ones(3, np.float32)}), folder.name + "/old")
       >>> new = jv.checkpoint.save(jv.Variables({"conv1/w": np.full(3, 1.5, np.float32)}), folder.name + "/new")
-      >>> result = diff(old, new, rules=[(r"tower/(.*)", r"conv1/\1")])
+      >>> result = jv.checkpoint.diff(old, new, rules=[(r"tower/(.*)", r"conv1/\1")])
       >>> result.same
       False
       >>> print(result.differences[0])

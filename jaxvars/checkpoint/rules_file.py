@@ -38,11 +38,11 @@ def read_rules(path: str | os.PathLike[str]) -> list[Rule]:
         says which).
 
     Example:
-      >>> import tempfile, pathlib
+      >>> import pathlib, tempfile, jaxvars as jv
       >>> folder = tempfile.TemporaryDirectory()
       >>> file = pathlib.Path(folder.name, "rules.json")
       >>> _ = file.write_text('[["tower/", "conv1/"], ["fc/kernel", "fc/w", "transpose(1, 0)"]]')
-      >>> for rule in read_rules(file):
+      >>> for rule in jv.checkpoint.read_rules(file):
       ...     print(rule)
       ("tower/", "conv1/")
       ("fc/kernel", "fc/w", transpose(1, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import html
 import os
+from collections.abc import Sequence
 
 from jaxvars import checkpoint
 from jaxvars.checkpoint import RestorePlan
@@ -12,7 +13,7 @@ from jaxvars.checkpoint.formats.atomic import whole_file
 from jaxvars.checkpoint.rules_file import read_rules, rules_text
 from jaxvars.commands.arguments import RULES_HELP, Commands
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
-from jaxvars.commands.output import FAILED, OK, emit, emit_json
+from jaxvars.commands.output import FAILED, OK, emit, emit_json, shown
 from jaxvars.errors import InvalidArgumentError
 
 __all__ = ["add"]
@@ -56,13 +57,21 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(made: RestorePlan, proposed: str, options: argparse.Namespace) -> None:
+    unsure = made.suggestion.unsure if made.suggestion is not None else {}
     if options.json:
-        emit_json(made.to_dict())
+        doubts = {"unsure": {name: list(others) for name, others in unsure.items()}} if options.suggest else {}
+        emit_json({**made.to_dict(), **doubts})
     elif options.html:
         head = f"<!doctype html><meta charset='utf-8'><title>{html.escape(made.path)}</title>"
         rules = f"<pre>{html.escape(proposed)}</pre>" if proposed else ""
         emit(f"{head}{made._repr_html_()}{rules}")
     else:
         emit(str(made))
+        for name, others in unsure.items():
+            emit(f"unsure: {shown(name)}, {_doubt(others)}")
         if proposed:
             emit(f"\nproposed rules:\n{proposed}")
+
+
+def _doubt(others: Sequence[str]) -> str:
+    return f"which may be {' or '.join(map(shown, others))} instead" if others else "of which only the shape fits"
