@@ -131,10 +131,17 @@ class Likeness:
         self.targets, self.sources = targets, sources
         self._words = np.maximum(_same_words(targets, sources), _same_numbers(targets, sources))
         self._fixed = np.maximum(self._words, _same_surroundings(targets, sources))
-        self._tokens = self._fixed
         self._by_role = _roles()
         self._layers = np.zeros([side.layers.max(initial=-1) + 1 for side in (targets, sources)], np.float32)
-        self._size = max(targets.size + sources.size, 1.0)
+        self._size = np.float32(max(targets.size + sources.size, 1.0))
+        self._take(self._fixed)
+
+    def _take(self, tokens: Floats) -> None:
+        """Compare by `tokens`: how alike the tokens of the two sides are."""
+        self._there, self._here = _padded(tokens), _padded(tokens.T)
+        # What a name has alone counts less against it if something on the other side is like it.
+        self._alone = 1 - _KNOWN * tokens.max(axis=1, initial=0)
+        self._alone_there = 1 - _KNOWN * tokens.max(axis=0, initial=0)
 
     def matrix(self, rows: Numbers, columns: Numbers) -> Floats:
         """How alike the targets `rows` and the sources `columns` are: about 1 if they say the same, below 0 if not.
@@ -143,11 +150,11 @@ class Likeness:
         so names between which nothing decides are exactly as good.
         """
         of_targets, of_sources = self.targets.incidence(rows), self.sources.incidence(columns)
-        common = of_targets @ _best(self._tokens, self.sources.tokens[columns])
-        common += (of_sources @ _best(self._tokens.T, self.targets.tokens[rows])).T
-        total = (of_targets @ _strange(self._tokens))[:, None] + of_sources @ _strange(self._tokens.T)
+        common = of_targets @ _best(self._there, self.sources.tokens[columns])
+        common += (of_sources @ _best(self._here, self.targets.tokens[rows])).T
+        total = (of_targets @ self._alone)[:, None] + of_sources @ self._alone_there
         by_role = self._by_role[self.targets.roles[rows][:, None], self.sources.roles[columns]]
-        return (2 * common - total) / np.float32(self._size) + _ROLE_WEIGHT * by_role
+        return (2 * common - total) / self._size + _ROLE_WEIGHT * by_role
 
     def of_layers(self, rows: Numbers, columns: Numbers) -> Floats:
         """What to add for targets and sources whose layers have other pairs in common."""
@@ -160,7 +167,7 @@ class Likeness:
         weights, others = self.targets.weights[here], self.sources.weights[there]
         common = (alike.max(axis=2) * weights).sum(axis=1) + (alike.max(axis=1) * others).sum(axis=1)
         total = weights.sum(axis=1) + others.sum(axis=1)
-        return np.where(total > 0, common / np.maximum(total, 1e-6), 1)
+        return common / np.maximum(total, 1e-6)
 
     def whole_layers(self, rows: Numbers, columns: Numbers) -> Any:
         """For pairs of targets and sources, whether tensors of other roles join the same two layers."""
@@ -176,7 +183,7 @@ class Likeness:
         of_sources = self.sources.incidence(columns, weighted=False)
         together = (of_targets * trust[:, None]).T @ of_sources
         total = of_targets.sum(axis=0)[:, None] + of_sources.sum(axis=0)
-        self._tokens = np.maximum(self._fixed, _LEARNED * _exclusive(2 * together / np.maximum(total, 1e-6)))
+        self._take(np.maximum(self._fixed, _LEARNED * _exclusive(2 * together / np.maximum(total, 1e-6))))
         layers, others = self.targets.layers[rows], self.sources.layers[columns]
         together = np.zeros_like(self._layers)
         np.add.at(together, (layers, others), trust)
@@ -185,15 +192,14 @@ class Likeness:
         self._layers = _exclusive(2 * together / np.maximum(total, 1).astype(np.float32))
 
 
-def _strange(alike: Floats) -> Floats:
-    """How much the tokens of one side count against a name: less if something on the other side is like them."""
-    return 1 - _KNOWN * alike.max(axis=1, initial=0)
+def _padded(alike: Floats) -> Floats:
+    """One more column, for what fills up the rows of tokens."""
+    return np.pad(alike, ((0, 0), (0, 1)))
 
 
 def _best(alike: Floats, tokens: Numbers) -> Floats:
     """For each token of one side, how alike the most alike token of each name of the other side is."""
     found = np.zeros((alike.shape[0], tokens.shape[0]), np.float32)
-    alike = np.pad(alike, ((0, 0), (0, 1)))
     for place in range(tokens.shape[1]):
         np.maximum(found, alike[:, tokens[:, place]], out=found)
     return found
@@ -287,6 +293,8 @@ def _fit(
     guesses = [{value: value + shift for value in first if value + shift in others} for shift in shifts]
     guesses.append(dict(zip(first, second, strict=False)))
     here, there = seen[list(values.values())].sum(), seen_there[list(others.values())].sum()
+    if not here or not there:
+        return 0.0, {}
     fits: list[float] = []
     for places in guesses:
         common = sum(

@@ -28,8 +28,8 @@ _MOST_RIVALS = 3
 _MOST_SWAPS = 50  # rounds of exchanges
 _MOST_AT_ONCE = 1000  # names of one shape in one optimal assignment, whose time grows with the cube
 _MOST_IN_GROUP = 5000
-_SAYS_NOTHING = 0.1  # names that have less than this in common are no reason for a pair
-_SAY_MUCH = 0.6  # the usual, where the file has the model's own names, or almost
+_SAY_NOTHING = 0.1  # names that have less than this in common are no reason for a pair
+_SAY_THE_SAME = 0.5  # counters are paired from here on
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -41,14 +41,12 @@ class Pair:
       source: the tensor.
       rivals: tensors that would do almost as well, the best first.
       by_name: whether the names, or those of the rest of the layer, speak for the pair; else only the shape does.
-      declined: whether that is too little: other names of this model and this file agree.
     """
 
     target: str
     source: str
     rivals: tuple[str, ...] = ()
     by_name: bool = True
-    declined: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,15 +78,16 @@ def pair_names(targets: Shapes, sources: Shapes) -> list[Pair]:
     names, files = sorted(targets, key=natural_key), sorted(sources, key=natural_key)
     keys, file_keys = _keys(names, targets), _keys(files, sources)
     groups = list(_groups([key for key, _ in keys], [key for key, _ in file_keys]))
+    if not groups:
+        return []
     likeness = Likeness(_side(keys, groups, 0), _side(file_keys, groups, 1))
     choices: list[_Choice] = []
     for _ in range(_ROUNDS):
         before, choices = choices, [_choose(likeness, group) for group in groups]
         if before and all(np.array_equal(a.sources, b.sources) for a, b in zip(before, choices, strict=True)):
             break
-        if choices:
-            margins = np.concatenate([choice.margins for choice in choices])
-            likeness.learn(*_joined(choices), np.clip(margins / _CLEAR, _LEAST_TRUST, 1).astype(np.float32))
+        margins = np.concatenate([choice.margins for choice in choices])
+        likeness.learn(*_joined(choices), np.clip(margins / _CLEAR, _LEAST_TRUST, 1).astype(np.float32))
     return _judged(likeness, groups, choices, names, files)
 
 
@@ -128,6 +127,8 @@ def _joined(choices: list[_Choice]) -> tuple[Numbers, Numbers]:
 
 def _choose(likeness: Likeness, group: _Group) -> _Choice:
     """The best pairs of a group."""
+    if len(group.targets) == len(group.sources) == 1:
+        return _Choice(group.targets, group.sources, np.array([np.inf]), [np.array([], np.intp)])
     by_names = likeness.matrix(group.targets, group.sources)
     rows, columns = _assign(by_names + likeness.of_layers(group.targets, group.sources))
     # How clear a choice is shows without what was concluded from the choice itself.
@@ -201,17 +202,14 @@ def _judged(
     likeness: Likeness, groups: list[_Group], choices: list[_Choice], names: list[str], files: list[str]
 ) -> list[Pair]:
     """The pairs with what speaks for them; counters only where names do."""
-    if not choices:
-        return []
     said = likeness.in_words(*_joined(choices))
     supported = likeness.whole_layers(*_joined(choices))
-    usual = float(np.median(said))
     pairs: list[Pair] = []
+    place = 0
     for group, choice in zip(groups, choices, strict=True):
         for target, source, near in zip(choice.targets, choice.sources, choice.rivals, strict=True):
-            words = said[len(pairs)]
-            by_name = bool(words >= _SAYS_NOTHING or supported[len(pairs)])
-            declined = words < (0.5 if group.key[0] == COUNTER else _SAYS_NOTHING if usual >= _SAY_MUCH else 0)
-            rivals = tuple(files[place] for place in near)
-            pairs.append(Pair(names[target], files[source], rivals, by_name, bool(declined)))
+            if group.key[0] != COUNTER or said[place] >= _SAY_THE_SAME:
+                by_name = bool(said[place] >= _SAY_NOTHING or supported[place])
+                pairs.append(Pair(names[target], files[source], tuple(files[rival] for rival in near), by_name))
+            place += 1
     return pairs

@@ -20,8 +20,7 @@ class Suggestion:
       pairs: for each variable that gets values, the name in the file.
       rules: the rules that say so, as `jv.checkpoint.restore` takes them; None for variables that get none.
       unsure: the variables to look at, with other names in the file that do as well or almost. Empty where there are
-        none, but only the shape speaks for the pair. A variable that is not in `pairs` has names whose shape fits
-        but which are too different.
+        none, but only the shape speaks for the pair.
       left: the variables for which the file has nothing.
     """
 
@@ -48,8 +47,6 @@ class Suggestion:
         return {number: _comments(some) for number, some in found.items()}
 
     def _doubt(self, target: str, others: tuple[str, ...]) -> str:
-        if target not in self.pairs:
-            return f"{target} may be {' or '.join(others)}, of the same shape"
         if not others:
             return f"only its shape makes {target} {self.pairs[target]}"
         return f"{target} may be {' or '.join(others)} instead"
@@ -79,12 +76,8 @@ def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, 
       ]
     """
     found = pair_names(targets, sources)
-    pairs = {pair.target: pair.source for pair in sorted(found) if not pair.declined}
-    unsure = {
-        pair.target: (pair.source, *pair.rivals) if pair.declined else pair.rivals
-        for pair in sorted(found)
-        if pair.declined or pair.rivals or not pair.by_name
-    }
+    pairs = {pair.target: pair.source for pair in sorted(found)}
+    unsure = {pair.target: pair.rivals for pair in sorted(found) if pair.rivals or not pair.by_name}
     rules = find_rules({name: pairs.get(name) for name in targets})
     left = tuple(sorted(name for name in targets if name not in pairs))
     return Suggestion(pairs, tuple((rule.pattern, rule.replacement) for rule in rules), unsure, left)

@@ -1,0 +1,355 @@
+"""Rules for a whole model, proposed from names and shapes alone."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naming_tables import (
+    BERT,
+    RESNET,
+    bert_flax,
+    bert_tf1,
+    names,
+    resnet_haiku,
+    resnet_slim,
+    truth,
+    with_slots,
+)
+
+from examples.bert import BertConfig, pretraining
+from examples.dcgan import NOISE, gan
+from examples.resnet import resnet50
+from examples.siamese import contrastive
+from jaxvars.checkpoint._name_parts import COUNTER, kind_of, split
+from jaxvars.checkpoint._rule_list import agrees, find_rules
+from jaxvars.checkpoint.suggest import suggest_rules
+from jaxvars.rules import Rule
+from jaxvars.tour.model import OLD_NAMES, model
+
+IMAGES = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+
+
+def shapes(variables):
+    return {name: spec.shape for name, spec in variables.variable_specs.items()}
+
+
+def specs(transformed, *args, **kwargs):
+    """The shapes of a model's variables, of models that add biases as users do."""
+    with jax.numpy_rank_promotion("allow"):
+        return shapes(transformed.specs(*args, **kwargs))
+
+
+def suggested(into, file):
+    """The suggestion, after checking that its rules do what its pairs say."""
+    found = suggest_rules(into, file)
+    assert agrees([Rule(*rule) for rule in found.rules], {name: found.pairs.get(name) for name in into})
+    assert len(set(found.pairs.values())) == len(found.pairs)
+    assert all(into[target] == file[source] for target, source in found.pairs.items())
+    assert set(found.left) == set(into) - set(found.pairs)
+    return found
+
+
+def doubtful(found, right):
+    """Wrong pairs that the suggestion does not call unsure."""
+    return {t: s for t, s in found.pairs.items() if right.get(t) != s and t not in found.unsure}
+
+
+ALL_PAIRS = [
+    pytest.param(table, into, file, id=f"{into}-{file}", marks=() if first in (into, file) else pytest.mark.slow)
+    for table, first in ((BERT, "tf1"), (RESNET, "slim"))
+    for into in table
+    for file in table
+]
+
+
+@pytest.mark.parametrize(("table", "into", "file"), ALL_PAIRS)
+def test_the_pairs_between_two_libraries_names_are_the_true_ones(table, into, file):
+    into, file = table[into](), table[file]()
+    assert suggested(names(into), names(file)).pairs == truth(into, file)
+
+
+@pytest.mark.parametrize("other", ["flax", "flax_without_root", "flax_params", "keras", "haiku"])
+@pytest.mark.parametrize("back", [False, True])
+def test_few_rules_say_it_all_where_numbers_agree(other, back):
+    into, file = (BERT[other](), bert_tf1()) if back else (bert_tf1(), BERT[other]())
+    found = suggested(names(into), names(file))
+    assert 0 < len(found.rules) <= 20
+    assert any(r"(\d+)" in pattern for pattern, _ in found.rules)
+
+
+def test_equal_names_need_no_rules():
+    found = suggested(names(bert_tf1()), with_slots(bert_tf1(), "Adam", "Adam_1"))
+    assert found.rules == () and not found.unsure and not found.left
+    assert str(found) == "rules = [\n]"
+
+
+def test_what_only_order_decides_is_unsure():
+    into, file = BERT["haiku"](), bert_tf1()
+    found = suggested(names(into), names(file))
+    assert found.pairs == truth(into, file)
+    assert set(found.unsure) == {
+        into[f"{n}.norm{k}:{part}"][0] for n in range(12) for k in (1, 2) for part in ("scale", "offset")
+    }
+    target = into["3.norm1:scale"][0]
+    assert found.unsure[target] == (file["3.norm2:scale"][0],)
+    assert f"# unsure: {into['0.norm1:scale'][0]} may be {file['0.norm2:scale'][0]} instead" in str(found)
+
+
+# -- training checkpoints ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "slots", [("Adam", "Adam_1"), ("adam_m", "adam_v"), ("Momentum",), ("ExponentialMovingAverage",)]
+)
+def test_slots_are_for_slots_and_weights_for_weights(slots):
+    into, file = bert_flax(2), bert_tf1(2)
+    right = truth(into, file)
+    assert suggested(names(into), with_slots(file, *slots)).pairs == right
+    with_theirs = right | {f"{t}/{slot}": f"{s}/{slot}" for t, s in right.items() for slot in slots}
+    trained = {**with_theirs, "global_step": "global_step", "beta1_power": "beta1_power", "beta2_power": "beta2_power"}
+    assert suggested(with_slots(into, *slots), with_slots(file, *slots)).pairs == trained
+
+
+def test_optimizers_call_the_same_moments_by_other_names():
+    into = {"dense/w": (3, 3), "dense/w/Adam": (3, 3), "dense/w/Adam_1": (3, 3)}
+    file = {
+        "dense/kernel/.ATTRIBUTES/VARIABLE_VALUE": (3, 3),
+        "dense/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE": (3, 3),
+        "dense/kernel/.OPTIMIZER_SLOT/optimizer/v/.ATTRIBUTES/VARIABLE_VALUE": (3, 3),
+        "save_counter/.ATTRIBUTES/VARIABLE_VALUE": (),
+    }
+    assert list(suggested(into, file).pairs.values()) == list(file)[:3]
+    optax = {"opt_state/0/mu/dense/kernel": (3, 3), "opt_state/0/nu/dense/kernel": (3, 3), "dense/kernel": (3, 3)}
+    assert suggested(into, optax).pairs == {
+        "dense/w": "dense/kernel",
+        "dense/w/Adam": "opt_state/0/mu/dense/kernel",
+        "dense/w/Adam_1": "opt_state/0/nu/dense/kernel",
+    }
+
+
+def test_a_counter_is_no_weight_and_only_the_same_counter():
+    found = suggested({"temperature": (), "step": ()}, {"global_step": (), "beta1_power": (), "save_counter": ()})
+    assert found.pairs == {"step": "global_step"}
+    assert found.rules == (("step", "global_step"), ("temperature", None))
+    assert kind_of("conv/num_batches_tracked", (), ())[0] == COUNTER
+
+
+def test_haikus_hidden_averages_are_not_its_averages():
+    into, file = resnet_slim(), resnet_haiku(averages=True)
+    assert suggested(names(into), names(file)).pairs == truth(into, file)
+    assert suggested(names(file), names(into)).pairs == truth(file, into)
+
+
+# -- the tour and the examples -------------------------------------------------------------------------------------
+
+
+def tour_names():
+    """The tour's variables, and what is in its checkpoint: the old names, Momentum slots, the step."""
+    into = specs(model, jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32), 10)
+    right = {}
+    for name in into:
+        pattern, replacement = next(rule for rule in OLD_NAMES if re.fullmatch(rule[0], name))
+        right[name] = re.fullmatch(pattern, name).expand(replacement)
+    file = {source: into[target] for target, source in right.items()}
+    slots = {f"{name}/Momentum": shape for name, shape in file.items() if "moving" not in name}
+    return into, file | slots | {"global_step": ()}, right
+
+
+def test_the_tours_names():
+    into, file, right = tour_names()
+    found = suggested(into, file)
+    assert found.pairs == right
+    assert ("reader/norm/", "digits_net/conv2/bn/") in found.rules and len(found.rules) <= len(OLD_NAMES)
+    assert found.unsure == {"reader/block/kernel": ()}
+    assert "# unsure: only its shape makes reader/block/kernel digits_net/conv2/weights" in str(found)
+
+
+def test_the_tables_have_the_names_of_the_examples():
+    ints = jax.ShapeDtypeStruct((2, 8), jnp.int32)
+    batch = dict.fromkeys(("input_ids", "input_mask", "segment_ids", "masked_lm_positions"), ints)
+    assert specs(pretraining, BertConfig(), **batch) == names(bert_tf1())
+    assert specs(resnet50, IMAGES) == names(resnet_slim())
+
+
+def in_haiku(name):
+    """The name that a Haiku model of the same layers would have, which count from 0."""
+    name = name.replace("generator/", "dcgan/~/gen/~/").replace("discriminator/", "dcgan/~/disc/~/")
+    name = re.sub(r"conv(\d)/", lambda found: f"siamese/~/conv2_d_{int(found[1]) - 1}/".replace("_0/", "/"), name)
+    for old, new in (
+        ("batch_normalization", "batch_norm"),
+        ("moving_mean", "~/mean_ema/average"),
+        ("moving_variance", "~/var_ema/average"),
+        ("gamma", "scale"),
+        ("beta", "offset"),
+        ("dense/", "linear/"),
+        ("kernel", "w"),
+        ("weights", "w"),
+        ("biases", "b"),
+        ("bias", "b"),
+    ):
+        name = name.replace(old, new)
+    return name
+
+
+def test_the_examples_names():
+    noise, digits = jax.ShapeDtypeStruct((2, NOISE), jnp.float32), jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    labels = jax.ShapeDtypeStruct((2,), jnp.float32)
+    for into in (specs(gan, noise, digits), specs(contrastive, digits, digits, labels)):
+        right = {name: in_haiku(name) for name in into}
+        file = {right[name]: shape for name, shape in into.items()}
+        found = suggested(into, file | {f"{name}/Momentum": shape for name, shape in file.items()})
+        assert found.pairs == right
+        assert suggested(file, into).pairs == {new: old for old, new in right.items()}
+
+
+# -- models that differ --------------------------------------------------------------------------------------------
+
+
+def test_a_new_head_gets_nothing_or_is_unsure():
+    into = {**names(bert_flax(heads=False)), "classifier/kernel": (768, 2), "classifier/bias": (2,)}
+    right = truth(bert_flax(heads=False), bert_tf1())
+    found = suggested(into, with_slots(bert_tf1(), "adam_m", "adam_v"))
+    assert found.pairs == right | {"classifier/bias": "cls/seq_relationship/output_bias"}
+    assert found.unsure == {"classifier/bias": ()} and found.left == ("classifier/kernel",)
+    assert ("classifier/kernel", None) in found.rules
+    assert "# unsure: only its shape makes classifier/bias cls/seq_relationship/output_bias" in str(found)
+    other = {**into, "classifier/kernel": (768, 3), "classifier/bias": (3,)}
+    found = suggested(other, with_slots(bert_tf1(), "adam_m", "adam_v"))
+    assert found.pairs == right and ("classifier/", None) in found.rules and not found.unsure
+
+
+@pytest.mark.parametrize(("layers", "in_file"), [(6, 12), (12, 6)])
+def test_fewer_or_more_layers_than_the_file_has(layers, in_file):
+    into, file = bert_flax(layers), bert_tf1(in_file)
+    assert suggested(names(into), names(file)).pairs == truth(into, file)
+
+
+def towers(one, other, kernel, bias, first):
+    """Two networks of the same shapes."""
+    return {
+        (tower, n, leaf): f"{scope}/layer{n + first}/{leaf}"
+        for tower, scope in enumerate((one, other))
+        for n in range(5)
+        for leaf in (kernel, bias)
+    }
+
+
+@pytest.mark.parametrize("scopes", [("gen", "disc"), ("G", "D"), ("left", "right")])
+def test_two_towers_of_the_same_shapes_are_not_mixed(scopes):
+    into = list(towers("generator", "discriminator", "kernel", "bias", 0).values())
+    file = list(towers(*scopes, "w", "b", 1).values())
+    found = suggested(
+        {name: (3, 3) if "kernel" in name else (3,) for name in into},
+        {name: (3, 3) if name.endswith("w") else (3,) for name in file},
+    )
+    right = dict(zip(into, file, strict=True))
+    assert not doubtful(found, right)
+    together = {(target.split("/")[0], source.split("/")[0]) for target, source in found.pairs.items()}
+    assert len(together) == 2
+    if scopes != ("left", "right"):  # nothing says which of these is which
+        assert found.pairs == right
+
+
+def test_names_with_nothing_in_common_are_paired_by_shape():
+    found = suggested({"x": (1, 2), "y": (3, 4), "z": (5,)}, {"foo/bar": (1, 2), "qux": (3, 4), "step": ()})
+    assert found.pairs == {"x": "foo/bar", "y": "qux"}
+    assert found.unsure == {"x": (), "y": ()}
+
+
+def test_nothing_to_pair():
+    assert suggested({}, {}).rules == () == suggested({}, {"a": (1,)}).rules
+    for file in ({}, {"a": (2,)}):
+        found = suggested({"a": (1,), "b/c": (1,)}, file)
+        assert found.left == ("a", "b/c") and found.rules == ((".*", None),)
+
+
+def test_counts_that_begin_elsewhere_and_counts_that_run_through():
+    into = {f"block_{g}/unit_{u}/w": (4,) for g in range(1, 4) for u in range(1, 4)}
+    file = {f"stage{g}/cell{u}/kernel": (4,) for g in range(3) for u in range(3)}
+    found = suggested(into, file).pairs
+    units = [(g, u) for g in range(1, 4) for u in range(1, 4)]
+    assert found == {f"block_{g}/unit_{u}/w": f"stage{g - 1}/cell{u - 1}/kernel" for g, u in units}
+    through = {f"Cell_{n}/kernel": (4,) for n in range(9)}
+    found = suggested(into, through).pairs
+    assert found == {f"block_{g}/unit_{u}/w": f"Cell_{3 * g + u - 4}/kernel" for g, u in units}
+
+
+@pytest.mark.slow
+def test_five_thousand_variables():
+    into = {f"body/layer_{n}/{part}/{leaf}": shape for n in range(625) for part in ("query", "key", "value", "out")
+            for leaf, shape in (("kernel", (8, 8)), ("bias", (8,)))}  # fmt: skip
+    right = {
+        name: name.replace("body/layer_", "net/~/block").replace("kernel", "w").replace("bias", "b") for name in into
+    }
+    found = suggested(into, {right[name]: shape for name, shape in into.items()})
+    assert found.pairs == right and len(found.rules) == 2
+
+
+@pytest.mark.slow
+def test_thousands_of_names_of_one_shape_that_say_nothing():
+    found = suggested({f"a{n * 7919 % 10007}": (7,) for n in range(2000)}, {f"b/{n}/c": (7,) for n in range(2500)})
+    assert len(found.pairs) == 2000
+
+
+# -- random names --------------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    ["a", "b", "conv", "layer", "w", "Norm", "x.y", "(", "+", "a\\b", "1", "2", "10", "k:0", "~", ""]
+)
+NAMES = st.lists(WORDS, min_size=1, max_size=4).map("/".join) | st.text("ab1/._:0\\$\n", max_size=8)
+
+
+@given(st.dictionaries(NAMES, st.none() | NAMES, max_size=12))
+def test_rules_say_exactly_what_is_wanted(wanted):
+    assert agrees(find_rules(wanted), wanted)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from(["w", "b", "gamma"])), max_size=12),
+       st.permutations(["x", "y", "z"]), st.booleans(), st.sampled_from([None, "b", "gamma"]))  # fmt: skip
+def test_rules_of_systematic_renamings(places, order, shifted, left):
+    wanted = {}
+    for block, unit, leaf in places:
+        new = f"{order[block]}/{unit + shifted}/{leaf}"
+        wanted[f"block{block}/unit_{unit}/{leaf}"] = None if leaf == left else new
+    rules = find_rules(wanted)
+    assert agrees(rules, wanted) and len(rules) <= len(wanted)
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(NAMES, st.sampled_from([(), (2,), (2, 3)]), max_size=10),
+       st.dictionaries(NAMES, st.sampled_from([(), (2,), (2, 3)]), max_size=10))  # fmt: skip
+def test_any_names_give_a_suggestion_that_holds(into, file):
+    assert str(suggested(into, file)).startswith("rules = [")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_consistent_new_words_are_found_or_called_unsure(seed):
+    """All words but the leaves are replaced by meaningless ones, and what is counted begins at 1."""
+    random = np.random.RandomState(seed)
+    known: dict[str, str] = {}
+
+    def renamed(found):
+        word = found.group()
+        if word.isdigit():
+            return str(int(word) + 1)
+        if word in ("kernel", "bias", "weights", "gamma", "beta", "moving_mean", "moving_variance"):
+            return word
+        return known.setdefault(word, "".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)))
+
+    for scheme in (bert_tf1(3), resnet_slim()):
+        into = names(scheme)
+        right = {name: re.sub(r"[A-Za-z]+(?:_[a-z]+)*|\d+", renamed, name) for name in into}
+        found = suggested(into, {right[name]: shape for name, shape in into.items()})
+        assert not doubtful(found, right)
+
+
+def test_the_parts_of_a_name():
+    parts = split("resnet_v1_50/block1/unit_2/bottleneck_v1/conv3/BatchNorm/moving_mean", (64,))
+    assert parts.role == "mean" and parts.words[-2:] == ("norm", "batchnorm")
+    assert [number for _, number in parts.numbers] == [50, 1, 2, 3]
+    assert split("bert/~/layer_norm_1/scale:0", (8,)).role == "scale" == split("ln.weight", (8,)).role
+    assert split("conv2d_1/kernel", (3, 3, 1, 8)).numbers == (("/conv", 1),)
