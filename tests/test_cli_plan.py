@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from command_line import assert_one_line, run
+from shared import shared_path
 
 import jaxvars as jv
 from jaxvars.checkpoint.rules_file import read_rules
@@ -233,6 +234,12 @@ def test_python_objects_that_are_no_models(
     done = done._replace(err=done.err.removeprefix("loading\n"))
     assert_one_line(done, f"{module}:{name}", *parts)
     assert_one_line(run(capsys, "plan", CHECKPOINT, "no_such_module:x"), "No module named 'no_such_module'")
+
+
+def test_a_graph_of_tensorflow_is_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    path = shared_path("checkpoints") / "synth" / "s_tf1_saver_v2" / "model.ckpt-1"
+    done = run(capsys, "plan", path, f"{path}.meta", "--json")
+    assert done.code == 0 and done.json()["rows"] and done.json()["missing"] == []
 
 
 def test_models_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
