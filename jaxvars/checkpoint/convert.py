@@ -140,11 +140,7 @@ def convert(
         with progress_meter(progress, nbytes * (2 if verify else 1)) as meter:
             for departure in departures:
                 departure.meter = meter
-            items = [departure.item for departure in departures]
-            if reader.format == chosen == "orbax":
-                # Orbax does not read while it writes; it has all large values in memory before it writes any.
-                items = [dataclasses.replace(item, value=item.plain_array()) for item in items]
-            write(items, target, chosen)
+            write([departure.item for departure in departures], target, chosen)
             if verify:
                 with _removed_on_failure(target, chosen, is_new):
                     _verify(departures, target)

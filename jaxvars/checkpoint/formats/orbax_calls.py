@@ -31,7 +31,8 @@ _LONGEST_TEXT = 300
 _LOOP_CLOSED = "Event loop is closed"
 _ABANDONED = ("Task was destroyed but it is pending", "exception was never retrieved", _LOOP_CLOSED)
 
-_one_at_a_time = threading.Lock()
+# Of one thread several calls may be open: a save whose values another checkpoint has reads that one before it writes.
+_one_at_a_time = threading.RLock()
 
 
 @contextlib.contextmanager
