@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ TENSORS = {
 @pytest.fixture
 def old(tmp_path: Path) -> str:
     return writer.write_bundle(tmp_path / "old.ckpt", TENSORS)
+
+
+@pytest.fixture
+def without_x64() -> Iterator[None]:
+    with jax.enable_x64(False):
+        yield
 
 
 def listing(folder: Path) -> list[str]:
@@ -85,8 +93,6 @@ def test_there_and_back(tmp_path: Path, old: str, middle: str) -> None:
 
 def remove(path: Path) -> None:
     if path.is_dir():
-        import shutil
-
         shutil.rmtree(path)
     else:
         path.unlink()
@@ -104,6 +110,7 @@ def test_strings_go_where_there_are_strings(tmp_path: Path) -> None:
         convert(old, tmp_path / f"new_{format}", format=format, drop="labels")
 
 
+@pytest.mark.usefixtures("without_x64")
 @pytest.mark.parametrize("format", FORMATS)
 def test_flags_collections_and_keys_come_along(tmp_path: Path, format: str) -> None:
     variables = state()
@@ -120,6 +127,7 @@ def test_flags_collections_and_keys_come_along(tmp_path: Path, format: str) -> N
     assert jax.random.key_data(restored["rng"]).tolist() == jax.random.key_data(variables["rng"]).tolist()
 
 
+@pytest.mark.usefixtures("without_x64")
 def test_a_narrowed_value_gets_its_own_dtype_again(tmp_path: Path) -> None:
     old = writer.write_bundle(tmp_path / "old", {"step": np.array(7, np.int64)})
     variables = jv.checkpoint.restore(old, jv.Variables({"step": jax.ShapeDtypeStruct((), "int32")}))
@@ -269,6 +277,7 @@ def test_into_a_model_that_does_not_fit(tmp_path: Path, old: str) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("without_x64")
 def test_into_a_model_of_32_bits_keeps_the_note(tmp_path: Path) -> None:
     old = writer.write_bundle(tmp_path / "old", {"step": np.array(5, np.int64)})
     into = specs(step=((), "int32"))
