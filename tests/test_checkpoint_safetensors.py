@@ -400,3 +400,14 @@ def test_a_damaged_shard_is_named(tmp_path):
     os.truncate(tmp_path / "m-2.safetensors", os.path.getsize(tmp_path / "m-2.safetensors") - 1)
     with pytest.raises(DataLossError, match=r"m-2\.safetensors is cut short"):
         SafetensorsSource(path)
+
+
+def test_both_of_numpys_classes_of_one_integer_are_written(tmp_path) -> None:
+    twins = {"a": np.ones(2, np.longlong), "b": np.ones(2, np.int64), "c": np.ones(2, np.ulonglong)}
+    specs = [VariableSpec(name, array.shape, array.dtype) for name, array in twins.items()]
+    save_safetensors([Outgoing(spec, twins[spec.key]) for spec in specs], str(tmp_path / "m"))
+    assert [info.type_name for _, info in sorted(SafetensorsSource(str(tmp_path / "m")).tensors.items())] == [
+        "int64",
+        "int64",
+        "uint64",
+    ]

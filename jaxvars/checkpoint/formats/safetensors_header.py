@@ -66,7 +66,8 @@ class Header(NamedTuple):
 
 def tensor_type(dtype: np.dtype[Any]) -> str | None:
     """Return the format's name of a dtype, None if it has none."""
-    return _NAMES.get(dtype.type)
+    # C has two names for one type, and NumPy a class for each (longlong); the text of a dtype tells its size.
+    return _NAMES.get(dtype.type) or (_NAMES.get(np.dtype(dtype.str).type) if dtype.kind in "biufc" else None)
 
 
 def header_bytes(tensors: Iterable[tuple[str, Stored]], metadata: Mapping[str, str], room: int = 0) -> bytes:
