@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -340,6 +341,20 @@ def test_a_checkpoint_is_not_converted_onto_itself(tmp_path: Path, format: str) 
     with pytest.raises(InvalidArgumentError):
         convert(old, tmp_path)
     assert contents(old)["a"].tolist() == [1, 1, 1]
+
+
+def test_a_checkpoint_in_several_files_is_not_written_over(tmp_path: Path) -> None:
+    parts = {"a": np.ones(3, np.float32), "b": np.zeros(2, np.float32)}
+    for name, array in parts.items():
+        jv.checkpoint.save(jv.Variables({name: array}), tmp_path / f"{name}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: f"{name}.safetensors" for name in parts}}))
+    with pytest.raises(InvalidArgumentError, match="is the checkpoint that is converted, or a part of it"):
+        convert(index, tmp_path / "b.safetensors")
+    assert set(contents(convert(index, tmp_path / "whole.safetensors").path)) == {"a", "b"}
+    old = writer.write_bundle(tmp_path / "old", parts, shards=2)
+    with pytest.raises(InvalidArgumentError, match="or a part of it"):
+        convert(old, f"{old}.data-00001-of-00002", format="npz")
 
 
 def test_nothing_where_the_checkpoint_should_be(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,9 +14,10 @@ import numpy as np
 
 from jaxvars.checkpoint.arriving import arriving
 from jaxvars.checkpoint.departing import Departure, cast_dtype, departing
-from jaxvars.checkpoint.formats.files import shard_files
+from jaxvars.checkpoint.formats.files import RangedFile, shard_files
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype
 from jaxvars.checkpoint.formats.registry import format_to_write
+from jaxvars.checkpoint.formats.safetensors_index import is_index, read_index
 from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.checkpoint.paths import local_path
@@ -236,7 +237,7 @@ def _constant(value: Any) -> Callable[[], Any]:
 def _check_paths(reader: CheckpointReader, target: str, format: str) -> None:
     """Refuse to write over the checkpoint that is read, into it, around it, or over anything that is none."""
     old, new = os.path.realpath(reader.path), os.path.realpath(target)
-    files = {os.path.realpath(path) for path in (reader.path, reader.path + ".index", *shard_files(reader.path))}
+    files = set(map(os.path.realpath, _files_of(reader)))
     inside = os.path.isdir(old) and os.path.commonpath([old, new]) == old
     around = os.path.isdir(new) and os.path.commonpath([old, new]) == new and format == "orbax"
     if new in files or inside or around:
@@ -249,6 +250,15 @@ def _check_paths(reader: CheckpointReader, target: str, format: str) -> None:
         raise InvalidArgumentError(
             f"Cannot save to {target}: {index} is there, and is no checkpoint of TensorFlow. Choose another name."
         )
+
+
+def _files_of(reader: CheckpointReader) -> Iterator[str]:
+    """The paths that the checkpoint consists of, as far as its name tells; some need not be there."""
+    path = reader.path
+    yield from (path, path + ".index", *shard_files(path), *shard_files(path + ".data"))
+    if reader.format == "safetensors":
+        with RangedFile(path) as file:
+            yield from read_index(file).values() if is_index(file) else ()
 
 
 def _is_bundle(path: str) -> bool:
