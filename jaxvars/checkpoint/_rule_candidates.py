@@ -14,7 +14,7 @@ _Span: TypeAlias = "tuple[int, int, int]"  # first piece in the target, in the s
 _SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")
 _SEPARATOR = re.compile(r"([/.:])")
 _NUMBER = re.compile(r"(\d+)")
-_MOST_CLOSED = 4  # components at each end of a common run that may stay as they are
+_MOST_CLOSED = 3  # components at each end of a common run that may stay as they are
 
 
 class Candidate(NamedTuple):

@@ -18,7 +18,7 @@ __all__ = ["agrees", "find_rules"]
 Flags: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 _Wanted: TypeAlias = "Mapping[str, str | None]"
 
-_MOST_CANDIDATES = 1000
+_MOST_CANDIDATES = 600
 _MOST_TRIES = 12  # candidates that are tried as the last rule
 _MOST_LAST = 4
 _MOST_TO_TRY_WITH = 1500  # names
