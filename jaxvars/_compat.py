@@ -8,6 +8,7 @@ and says so at import.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,16 @@ def used_arguments(lowered: Any) -> list[int] | None:
         return sorted(lowered._lowering.compile_args["kept_var_idx"])
     except (AttributeError, KeyError):
         return None
+
+
+def before_threads_end(callback: Callable[[], None]) -> None:
+    """Call `callback` when the program ends, while thread pools still take work; `atexit` comes after that.
+
+    Python has a function for it that is not public; without it nothing is called.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(callback)
 
 
 def free_ref(ref: Any) -> None:

@@ -152,16 +152,19 @@ def test_a_saver_raises_a_failure_at_its_next_call_once(tmp_path, monkeypatch, c
     assert saver.last_checkpoints == [path]
 
 
-def test_a_program_that_ends_waits_for_its_saves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["npz", "orbax"])
+def test_a_program_that_ends_waits_for_its_saves(tmp_path: Path, form: str) -> None:
     code = """
 import sys, time, jax.numpy as jnp, jaxvars as jv
 from jaxvars.checkpoint.formats import registry
-write = registry.WRITERS["npz"]
+folder, form = sys.argv[1:]
+write = registry.WRITERS[form]
 def slow(items, path):
     time.sleep(0.5)
     write(items, path)
-registry.WRITERS["npz"] = slow
-jv.train.Saver(format="npz", background=True).save(jv.Variables({"w": jnp.ones(3)}), sys.argv[1] + "/m", global_step=5)
+registry.WRITERS[form] = slow
+jv.train.Saver(format=form, background=True).save(jv.Variables({"w": jnp.ones(30000)}), folder + "/m", global_step=5)
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), form], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
     assert jv.train.latest_checkpoint(tmp_path) == str(tmp_path / "m-5")

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvars import _compat
 from jaxvars.buffers import copied, is_concrete
 from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype
@@ -128,7 +129,9 @@ def start(
 
 @functools.cache
 def _writer() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="jaxvars-save")
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="jaxvars-save")
+    _compat.before_threads_end(pool.shutdown)  # Orbax writes in pools of its own
+    return pool
 
 
 def _report(path: str, future: concurrent.futures.Future[None]) -> None:

@@ -181,7 +181,7 @@ def update_checkpoint_state(
 
     Raises:
       InvalidArgumentError: the numbers of paths and timestamps differ.
-      FailedPreconditionError: the checkpoint has the state file's own path.
+      FailedPreconditionError: the checkpoint has the state file's own path; the folder cannot be written.
     """
     folder = _folder(save_dir)
     latest = os.fspath(model_checkpoint_path)
@@ -192,10 +192,9 @@ def update_checkpoint_state(
         )
     times = all_model_checkpoint_timestamps
     state = _state(folder, latest, all_model_checkpoint_paths, times, last_preserved_timestamp, save_relative_paths)
-    try:
-        write_state(target, state)
-    except OSError as error:
-        raise FailedPreconditionError(f"Cannot write {target}: {error.strerror or error}.") from None
+    if not os.path.isdir(folder or "."):
+        raise FailedPreconditionError(f"Cannot write {target}: there is no folder {folder}.")
+    write_state(target, state)
 
 
 def _state(

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 
 from jaxvars.checkpoint.formats.identify import identify_file
+from jaxvars.checkpoint.formats.orbax_layout import previous_path
 from jaxvars.checkpoint.formats.orbax_record import is_ours
 from jaxvars.checkpoint.formats.registry import SUFFIXES
 from jaxvars.checkpoint.paths import local_path
@@ -82,9 +83,10 @@ def delete_checkpoint(path: str) -> None:
     """
     local = local_path(path)
     try:
-        if os.path.isdir(local):
-            if not os.path.islink(local) and is_ours(local):
-                _delete_folder(local)
+        folder = previous_path(local) or local  # aside, where a save that would have replaced it was killed
+        if os.path.isdir(folder):
+            if not os.path.islink(folder) and is_ours(folder):
+                _delete_folder(folder)
             return
         for file in _bundle_files(local) or _single_file(local):
             os.remove(file)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from jaxvars.checkpoint.formats.atomic import whole_file
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.errors import DataLossError, InvalidArgumentError
 
@@ -74,23 +74,15 @@ def write_state(path: str, state: CheckpointState) -> None:
     """Write the state file so that a reader sees either the old or the new one, whole.
 
     Raises:
-      OSError: the folder cannot be written.
+      FailedPreconditionError: the folder cannot be written.
     """
     lines = [f"model_checkpoint_path: {_quote(state.model_checkpoint_path)}"]
     lines += _lines("all_model_checkpoint_paths", map(_quote, state.all_model_checkpoint_paths))
     lines += _lines("all_model_checkpoint_timestamps", map(repr, state.all_model_checkpoint_timestamps))
     if state.last_preserved_timestamp is not None:
         lines.append(f"last_preserved_timestamp: {state.last_preserved_timestamp!r}")
-    temporary = f"{path}.tmp{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            file.write("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with whole_file(path) as file:
+        file.write("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
 
 
 def _lines(field: str, values: Iterable[str]) -> Sequence[str]:
