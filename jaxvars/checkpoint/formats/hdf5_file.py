@@ -185,7 +185,7 @@ class Hdf5File:
         largest = max(nbytes, chunk)
         if largest > _UNCHECKED and largest > _MOST_EXPANSION * kept:
             return f"it claims {largest} bytes, of which the file holds {kept}"
-        offset = found.id.get_offset()
+        offset = _offset(found)
         if not found.chunks and offset is not None and offset + nbytes > size:
             return "the file is cut short"
         if stored.kind == "O" and kept and (offset is None or found.chunks):
@@ -203,7 +203,7 @@ class Hdf5File:
             found = self._file[dataset.path]
             if self._describe(dataset.path, found) != dataset:
                 raise DataLossError(f"{what}: it is not what it was when the file was opened.")
-            stored, offset = found.dtype, found.id.get_offset()
+            stored, offset = found.dtype, _offset(found)
         if stored.kind == "O":
             return self._read_strings(dataset, offset)
         values = np.empty(dataset.shape, stored)
@@ -253,6 +253,11 @@ class Hdf5File:
 
 def _unreadable(path: str, type_name: str, problem: str, shape: tuple[int, ...] = ()) -> Dataset:
     return Dataset(path, shape, np.dtype(object), type_name, problem)
+
+
+def _offset(found: Any) -> int | None:
+    """Where the values lie in one piece; None where they were never written, or lie otherwise."""
+    return found.id.get_offset() if found.id.get_storage_size() else None
 
 
 def _address(item: Any) -> tuple[int, int]:

@@ -111,12 +111,12 @@ def objects_of_config(config: Any) -> dict[str, tuple[str, str]]:
 
     Only what is plain in it is taken; nothing in it is ever run.
     """
-    found = list(_layers(config, "", 0))
+    found = [layer for container in _CONTAINERS for layer in _layers(config, container, "", 0)]
     times = Counter(path for path, _, _ in found)
     return {path: (kind, name) for path, kind, name in found if times[path] == 1}
 
 
-def _layers(config: Any, prefix: str, level: int) -> Iterator[tuple[str, str, str]]:
+def _layers(config: Any, container: str, prefix: str, level: int) -> Iterator[tuple[str, str, str]]:
     inner = config.get("config") if isinstance(config, dict) else None
     layers = inner.get("layers") if isinstance(inner, dict) else None
     if not isinstance(layers, list) or level > _MOST_LEVELS:
@@ -132,7 +132,6 @@ def _layers(config: Any, prefix: str, level: int) -> Iterator[tuple[str, str, st
         # A class of the user's may share its name with one of Keras' and keep its variables otherwise.
         known = kind if str(layer.get("module", "")).split(".")[0] in ("keras", "tf_keras") else ""
         if isinstance(settings.get("name"), str):
-            for container in _CONTAINERS:
-                path = f"{prefix}{container}/{component}"
-                yield path, known, settings["name"]
-                yield from _layers(layer, f"{path}/", level + 1)
+            path = f"{prefix}{container}/{component}"
+            yield path, known, settings["name"]
+            yield from _layers(layer, container, f"{path}/", level + 1)

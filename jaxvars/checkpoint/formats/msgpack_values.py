@@ -97,7 +97,7 @@ def looks_like_msgpack(head: bytes, size: int) -> bool:
 
 
 def read_tree(file: RangedFile) -> list[tuple[str, Node]]:
-    """Return the map that a file holds.
+    """Return the map, or the list, that a file holds.
 
     Raises:
       InvalidArgumentError: the file holds something else.
