@@ -7,11 +7,13 @@ of a file (`fuzz`) hardly ever makes.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import struct
 import zipfile
+import zlib
 
 import bundle_writer as writer
 import numpy as np
@@ -379,6 +381,33 @@ def test_odd_names_are_names_and_nothing_else(tmp_path):
         restored = checkpoint.restore(path, usual)
         assert {name: float(restored[name][0]) for name in usual} == {name: arrays[name][0] for name in usual}
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Archives
+
+
+def test_entries_of_an_archive_that_overlap(tmp_path):
+    """Many names for the same few compressed bytes, as in archives that unpack to more than any disk holds."""
+    header = io.BytesIO()
+    np.save(header, np.zeros(1_000_000, np.uint8))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    kernel = packer.compress(header.getvalue()) + packer.flush()
+    size, crc = len(header.getvalue()), zlib.crc32(header.getvalue())
+    inner, listed = kernel, []
+    for number in range(50, 0, -1):  # each entry holds all those after it
+        name = b"%02d.npy" % number
+        inner = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, crc, len(inner), size, len(name), 0) + name + inner
+        listed.append((name, len(inner)))
+    data, directory = inner, b""
+    for name, length in listed:
+        offset = len(data) - length
+        sizes = (crc, length - 30 - len(name), size, len(name))
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, 0, offset) + name
+    count = len(listed)
+    ending = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(data), 0)
+    (tmp_path / "m.npz").write_bytes(data + directory + ending)
+    with pytest.raises(DataLossError, match=r"m\.npz is damaged: entry '\d\d\.npy' overlaps"):
+        checkpoint.open(tmp_path / "m.npz")
 
 
 # Records of ours that somebody made up

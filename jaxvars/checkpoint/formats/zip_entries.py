@@ -68,7 +68,14 @@ def zip_entries(file: RangedFile) -> dict[str, ZipEntry]:
     # What stands before each entry is checked against the directory.
     pieces = [(entry.name, entry.offset, _guessed_size(file, entry)) for entry in found]
     heads = {name: head.tobytes() for name, head in read_pieces(file, pieces)}
-    return {name: _entry(file, entry, heads[name]) for name, entry in listed.items()}
+    entries = {name: _entry(file, entry, heads[name]) for name, entry in listed.items()}
+    end = 0
+    for name, entry in sorted(listed.items(), key=lambda item: item[1].offset):
+        # Else a few bytes could stand for any number of large entries.
+        if entry.offset < end:
+            raise DataLossError(f"{file.path} is damaged: entry {name!r} overlaps the one before it.")
+        end = entries[name].start + entry.packed
+    return entries
 
 
 def _guessed_size(file: RangedFile, listed: Listed) -> int:
