@@ -242,8 +242,6 @@ class Judge:
         outcome = FOUND
         try:
             outcome = self._judged(path, number % 2 == 0, guarded, self._originals[at])
-        except JaxvarsError:
-            outcome = REFUSED
         except Wrong as error:
             kind, text = "Wrong", str(error)
         except Exception as error:

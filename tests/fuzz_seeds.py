@@ -347,7 +347,7 @@ def _hdf5() -> list[Seed]:
     fills = {"keras 2": _fill_keras_2, "keras 3": _fill_keras_3, "everything": _fill_everything}
     old = [Seed(name, "m.h5", {"m.h5": _hdf5_bytes(fill)}, guarded=False) for name, fill in fills.items()]
     new = _hdf5_bytes(_fill_everything, libver="latest")
-    return [*old, Seed("latest", "m.h5", {"m.h5": new}, guarded=False)]
+    return [*old, Seed("latest", "m.h5", {"m.h5": new}, guarded=False, kinds=(("hdf5", "m.h5"),))]
 
 
 def _keras() -> list[Seed]:
@@ -656,6 +656,65 @@ _MSGPACK_VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+def _rebuilt_hdf5(rng: Random, seed: Seed, name: str) -> Files:
+    """A file of HDF5's newer form with a damaged object header or superblock, whose checksum is right."""
+    data = seed.files[name]
+    start, end = rng.choice(_hdf5_headers(data))
+    part = damaged(rng, data[start:end])[: end - start].ljust(end - start, b"\0")
+    return {name: data[:start] + part + _lookup3(part).to_bytes(4, "little") + data[end + 4 :]}
+
+
+@functools.lru_cache(64)
+def _hdf5_headers(data: bytes) -> list[tuple[int, int]]:
+    """Where superblock and object headers lie; the checksum follows."""
+    found = [(0, 44)]
+    at = data.find(b"OHDR")
+    while at >= 0:
+        flags = data[at + 5]
+        sizes = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+        width = 1 << (flags & 3)
+        end = sizes + width + int.from_bytes(data[sizes : sizes + width], "little")
+        if _lookup3(data[at:end]).to_bytes(4, "little") == data[end : end + 4]:
+            found.append((at, end))
+        at = data.find(b"OHDR", at + 1)
+    assert len(found) > 2 and _lookup3(data[:44]).to_bytes(4, "little") == data[44:48]
+    return found
+
+
+def _lookup3(data: bytes) -> int:
+    """Bob Jenkins's hash, HDF5's checksum of metadata."""
+
+    def turned(value: int, by: int) -> int:
+        value &= 0xFFFFFFFF
+        return value << by & 0xFFFFFFFF | value >> (32 - by)
+
+    a = b = c = 0xDEADBEEF + len(data)
+    for start in range(0, len(data), 12):
+        x, y, z = struct.unpack("<3L", data[start : start + 12].ljust(12, b"\0"))
+        a, b, c = a + x, b + y, c + z
+        if start + 12 < len(data):
+            a = a - c ^ turned(c, 4)
+            c += b
+            b = b - a ^ turned(a, 6)
+            a += c
+            c = c - b ^ turned(b, 8)
+            b += a
+            a = a - c ^ turned(c, 16)
+            c += b
+            b = b - a ^ turned(a, 19)
+            a += c
+            c = c - b ^ turned(b, 4)
+            b += a
+    c = (c ^ b) - turned(b, 14)
+    a = (a ^ c) - turned(c, 11)
+    b = (b ^ a) - turned(a, 25)
+    c = (c ^ b) - turned(b, 16)
+    a = (a ^ c) - turned(c, 4)
+    b = (b ^ a) - turned(a, 14)
+    c = (c ^ b) - turned(b, 24)
+    return c & 0xFFFFFFFF
+
+
 def _rebuilt_message(rng: Random, seed: Seed, name: str) -> Files:
     return {name: damaged_message(rng, seed.files[name])}
 
@@ -675,4 +734,5 @@ REBUILT: dict[str, Callable[[Random, Seed, str], Files]] = {
     "orbax record": _rebuilt_orbax_record,
     "msgpack": _rebuilt_msgpack,
     "message": _rebuilt_message,
+    "hdf5": _rebuilt_hdf5,
 }
