@@ -2,9 +2,12 @@
 
 import json
 import random
+import subprocess
 import sys
+import threading
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -367,6 +370,50 @@ def test_absurd_claims_and_unknown_filters(tmp_path):
         plan.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
         h5py.h5d.create(file.id, b"odd", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4,)), plan)
     assert "filter 32015" in opened(tmp_path / "y.h5").tensors["odd"].problem
+
+
+def test_a_chunk_that_unpacks_to_more_than_it_should(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, size in (("bomb", 1 << 27), ("fine", 1 << 20)):
+            dataset = file.create_dataset(name, (1 << 17,), np.float64, chunks=(1 << 17,), compression="gzip")
+            data = np.random.default_rng(0).bytes(1 << 19) + bytes(size - (1 << 19))
+            dataset.id.write_direct_chunk((0,), zlib.compress(data, 1))
+    source = opened(tmp_path / "x.h5")
+    assert source.read("fine")[-1] == 0
+    with pytest.raises(DataLossError, match="a chunk of 1048576 bytes unpacks to more"):
+        source.read("bomb")
+    source.close()
+
+
+def test_larger_values(tmp_path):
+    values = np.arange(1 << 19, dtype=np.int64)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["plain"] = values
+        file.create_dataset("zipped", data=values[: 1 << 18], chunks=(1 << 17,), compression="gzip", shuffle=True)
+    weights = (tmp_path / "x.h5").read_bytes()
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        keras_archive(tmp_path / f"{kind}.keras", weights, {}, compression=kind)
+    for path in tmp_path.iterdir():
+        read = read_all(path)
+        np.testing.assert_array_equal(read["plain"], values)
+        np.testing.assert_array_equal(read["zipped"], values[: 1 << 18])
+
+
+def test_a_reader_that_nobody_closed(tmp_path):
+    path = legacy(tmp_path / "x.h5", {"a": {"w": np.ones(3, np.float32)}})
+    source = opened(path)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(source.read("w").sum())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [3.0] * 8
+    code = (
+        "import sys; from jaxvars.checkpoint.formats.hdf5 import Hdf5Source; s = Hdf5Source(sys.argv[1]); s.read('w')"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_no_file_and_no_h5py(tmp_path, monkeypatch):

@@ -132,7 +132,7 @@ TREES = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(TREES)
 def test_any_tree(tmp_path_factory, tree):
     data = flax.serialization.msgpack_serialize(tree)

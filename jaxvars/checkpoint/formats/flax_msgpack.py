@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.base import TensorInfo
+from jaxvars.checkpoint.formats.dtype_names import plain_dtype
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.msgpack_values import Extension, Node, Text, looks_like_msgpack, read_node, read_tree
 from jaxvars.errors import DataLossError, InvalidArgumentError
@@ -26,7 +26,6 @@ __all__ = ["MsgpackSource", "looks_like_msgpack"]
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _LONGEST_DTYPE_NAME = 64
-_PLAIN_DTYPES = {np.dtype(code).name: np.dtype(code) for code in "?bBhHiIlLqQefdFD"}
 _MOST_DIMS = 64  # NumPy's limit
 _LARGEST = 1 << 62
 _PIECE = 1 << 24
@@ -124,7 +123,7 @@ class MsgpackSource:
         shape = _shape(parts[0], what)
         type_name = self._text(parts[1], _LONGEST_DTYPE_NAME, what)
         values = parts[2]
-        dtype = _dtype(type_name)
+        dtype = plain_dtype(type_name)
         if dtype is None:
             problem = f"its dtype is {type_name}, which has no array of numbers"
             return _Leaf(shape, np.dtype(object), type_name, problem=problem)
@@ -214,14 +213,6 @@ def _in_order(node: Any, what: str) -> _Pairs:
     if fields is None or fields.keys() != {str(number) for number in range(len(fields))}:
         raise DataLossError(f"{what} is cut into parts that are not numbered.")
     return [(str(number), fields[str(number)]) for number in range(len(fields))]
-
-
-def _dtype(name: str) -> np.dtype[Any] | None:
-    """The dtype of a name as `numpy.dtype.name` spells it, None for those without plain values."""
-    if name in _PLAIN_DTYPES:
-        return _PLAIN_DTYPES[name]
-    scalar = getattr(ml_dtypes, name, None)
-    return np.dtype(scalar) if isinstance(scalar, type) and issubclass(scalar, np.generic) else None
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], size: int, what: str) -> None:

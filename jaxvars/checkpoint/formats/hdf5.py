@@ -59,7 +59,7 @@ class Hdf5Source:
             raise
 
     def _load_names(self, objects: Mapping[str, tuple[str, str]]) -> None:
-        by_path = {dataset.path: dataset for dataset in self._file.datasets()}
+        by_path = {dataset.path: dataset for dataset in self._file.datasets}
         listed = _listed_names(self._file, by_path)
         self._datasets = _named(by_path, listed)
         if len(self._datasets) != len(by_path):

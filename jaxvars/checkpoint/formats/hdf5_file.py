@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,8 @@ _UNCHECKED = 1 << 26
 _MOST_EXPANSION = 1100
 _HEAP_HEAD = b"GCOL\x01\0\0\0"
 _LARGEST_METADATA_READ = 1 << 20
-_KNOWN_FILTERS = (1, 2, 3, 4, 5, 6, 32000)  # gzip, shuffle, fletcher32, szip, nbit, scaleoffset, lzf
+_GZIP = 1
+_KNOWN_FILTERS = (_GZIP, 2, 3, 32000)  # shuffle, fletcher32, lzf: those that take no memory by a claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,11 @@ class Dataset:
 
 class Hdf5File:
     """An HDF5 file, open for reading.
+
+    Attributes:
+      path: the file.
+      datasets: all its datasets, and the links that are not followed, in the order of their paths. A group that
+        is linked more than once is entered once.
 
     Args:
       octets: its bytes; closed with the file.
@@ -84,6 +91,10 @@ class Hdf5File:
         if widths != (8, 8):
             raise InvalidArgumentError(f"{self.path} is an HDF5 file with addresses of an unusual width, {widths}.")
         self._texts = Texts(octets, base)
+        self._found: dict[str, Any] = {}  # the datasets of h5py
+        self._groups: dict[str, int] = {}  # where the groups' headers lie
+        with self._calling(f"Cannot list the datasets of {self.path}"):
+            self.datasets = sorted(self._walk(), key=lambda dataset: dataset.path)
 
     @contextlib.contextmanager
     def _calling(self, what: str) -> Generator[None, None, None]:
@@ -103,22 +114,12 @@ class Hdf5File:
             self._file.close()
         self._octets.close()
 
-    def datasets(self) -> list[Dataset]:
-        """Return every dataset, and every link that is not followed, in the order of the paths.
-
-        A group that is linked more than once is entered once.
-
-        Raises:
-          DataLossError: the file is damaged.
-        """
-        with self._calling(f"Cannot list the datasets of {self.path}"):
-            return sorted(self._walk(), key=lambda dataset: dataset.path)
-
     def _walk(self) -> Iterator[Dataset]:
         import h5py
 
         root = self._file["/"]
         entered = {_address(root)}
+        self._groups[""] = _address(root)
         waiting: list[tuple[str, Any, int]] = [("", root, 0)]
         count = 0
         while waiting:
@@ -134,9 +135,11 @@ class Hdf5File:
                     continue
                 child = group[name]
                 if isinstance(child, h5py.Dataset):
+                    self._found[path] = child
                     yield self._describe(path, child)
-                elif isinstance(child, h5py.Group) and _address(child) not in entered:
-                    entered.add(_address(child))
+                elif isinstance(child, h5py.Group) and (address := _address(child)) not in entered:
+                    entered.add(address)
+                    self._groups[path] = address
                     waiting.append((f"{path}/", child, level + 1))
 
     def _describe(self, path: str, found: Any) -> Dataset:
@@ -169,7 +172,7 @@ class Hdf5File:
         if stored.kind in "biufc":
             return np.dtype(stored.newbyteorder("=").str)  # without h5py's notes on it
         # Keras keeps bfloat16 as pairs of bytes without a meaning, and says so in an attribute.
-        if stored == np.dtype("V2") and self._text_attribute(found, "dtype") == ["bfloat16"]:
+        if stored == np.dtype("V2") and self._texts.attribute(_address(found), "dtype") == ["bfloat16"]:
             return np.dtype(ml_dtypes.bfloat16)
         return None
 
@@ -196,14 +199,13 @@ class Hdf5File:
         """Return the values of a dataset as a new array.
 
         Raises:
-          DataLossError: the file is damaged, or was exchanged for another since it was listed.
+          DataLossError: the file is damaged.
         """
         what = f"Cannot read {dataset.path!r} of {self.path}"
         with self._calling(what):
-            found = self._file[dataset.path]
-            if self._describe(dataset.path, found) != dataset:
-                raise DataLossError(f"{what}: it is not what it was when the file was opened.")
+            found = self._found[dataset.path]
             stored, offset = found.dtype, _offset(found)
+            self._check_chunks(found, what)
         if stored.kind == "O":
             return self._read_strings(dataset, offset)
         values = np.empty(dataset.shape, stored)
@@ -213,6 +215,31 @@ class Hdf5File:
         if dataset.dtype == np.dtype(ml_dtypes.bfloat16):
             return values.view(dataset.dtype)
         return values.astype(dataset.dtype, copy=False)
+
+    def _check_chunks(self, found: Any, what: str) -> None:
+        """Unpack the chunks that could grow large, piece by piece: libhdf5 unpacks them whole, whatever comes out."""
+        plan = found.id.get_create_plist()
+        if _GZIP not in [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]:
+            return
+        most = math.prod(found.chunks) * found.dtype.itemsize
+        suspects: list[Any] = []
+
+        def note(chunk: Any) -> None:
+            if chunk.size * _MOST_EXPANSION > most + _UNCHECKED:
+                suspects.append(chunk)
+
+        found.id.chunk_iter(note)
+        for chunk in suspects:
+            packed = self._octets.read(chunk.byte_offset, chunk.size, "a chunk")
+            stream, size = zlib.decompressobj(), 0
+            while packed and not stream.eof:
+                try:
+                    size += len(stream.decompress(packed, _PIECE))
+                except zlib.error:
+                    break  # for libhdf5 to judge, or stored as it is
+                if size > most + _PIECE:
+                    raise DataLossError(f"{what}: a chunk of {most} bytes unpacks to more.")
+                packed = stream.unconsumed_tail
 
     def _read_strings(self, dataset: Dataset, offset: int | None) -> npt.NDArray[Any]:
         strings = np.empty(dataset.shape, object)
@@ -233,22 +260,13 @@ class Hdf5File:
           name: the attribute's name.
 
         Returns:
-          The texts, [] where there is no such attribute, None where there is no such group or a link leads to it.
+          The texts, [] where there is no such attribute, None where there is no such group.
         """
-        import h5py
-
+        address = self._groups.get(group.strip("/"))
+        if address is None:
+            return None
         with self._calling(f"Cannot read the names in {self.path}"):
-            found = self._file["/"]
-            for part in filter(None, group.split("/")):
-                if not isinstance(found, h5py.Group) or part not in found:
-                    return None
-                if not isinstance(found.get(part, getlink=True), h5py.HardLink):
-                    return None
-                found = found[part]
-            return self._text_attribute(found, name) if isinstance(found, h5py.Group) else None
-
-    def _text_attribute(self, item: Any, name: str) -> list[str]:
-        return self._texts.attribute(_address(item)[1], name)
+            return self._texts.attribute(address, name)
 
 
 def _unreadable(path: str, type_name: str, problem: str, shape: tuple[int, ...] = ()) -> Dataset:
@@ -260,12 +278,11 @@ def _offset(found: Any) -> int | None:
     return found.id.get_offset() if found.id.get_storage_size() else None
 
 
-def _address(item: Any) -> tuple[int, int]:
+def _address(item: Any) -> int:
     import h5py
 
     low_level: Any = h5py  # its stubs lack this module
-    info = low_level.h5o.get_info(item.id)
-    return info.fileno, info.addr
+    return low_level.h5o.get_info(item.id).addr
 
 
 def _link_problem(group: Any, name: str) -> str:
@@ -304,22 +321,25 @@ class _FileObject:
         # All or nothing: h5py does not look at how much was read.
         view = memoryview(buffer).cast("B")
         start, size = self._position, len(view)
-        self._check_heaps(start, size)
-        for offset in range(0, size, _PIECE):
-            piece = view[offset : offset + _PIECE]
-            piece[:] = self._octets.read(start + offset, len(piece), "a part of the file")
+        if size <= _LARGEST_METADATA_READ:
+            view[:] = self._checked(start, size)
+        else:
+            self._checked(start, len(_HEAP_HEAD))
+            self._checked(start + size - 1, 1)
+            self._octets.read_into(np.frombuffer(view, np.uint8), start, "a part of the file")
         self._position = start + size
         return size
 
-    def _check_heaps(self, start: int, size: int) -> None:
-        """Look for heaps in what is about to be read; `heap_objects` raises where libhdf5 would not come to an end."""
-        margin = len(_HEAP_HEAD) - 1
-        first = max(0, start - margin)
-        last = min(self._octets.size, start + min(size, _LARGEST_METADATA_READ) + margin)
-        found = self._octets.read(first, max(0, last - first), "a part of the file")
+    def _checked(self, start: int, size: int) -> bytes:
+        """Read, and look at the heaps in it: `heap_objects` raises where libhdf5 would not come to an end."""
+        # With what is around, as a heap's beginning may have been read in two parts.
+        first = max(0, start - len(_HEAP_HEAD) + 1)
+        last = max(start + size, min(self._octets.size, start + size + len(_HEAP_HEAD) - 1))
+        found = self._octets.read(first, last - first, "a part of the file")
         at = found.find(_HEAP_HEAD)
         while at >= 0:
             if first + at not in self._checked_heaps:
                 self._checked_heaps.add(first + at)
                 heap_objects(self._octets, first + at)
             at = found.find(_HEAP_HEAD, at + 1)
+        return found[start - first : start - first + size]

@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from jaxvars.errors import DataLossError
 
 __all__ = ["DESCRIPTOR", "Octets", "Texts", "heap_objects"]
@@ -31,6 +34,10 @@ class Octets(Protocol):
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         """Return `size` bytes at `offset`; `what` names them in the error."""
+        ...
+
+    def read_into(self, octets: npt.NDArray[np.uint8], offset: int, what: str) -> None:
+        """Fill `octets` from a range that is known to be there."""
         ...
 
     def close(self) -> None:

@@ -72,6 +72,9 @@ class _Part:
             )
         return self._file.read(self._start + offset, size, what)
 
+    def read_into(self, octets: npt.NDArray[np.uint8], offset: int, what: str) -> None:
+        self._file.read_into(octets, self._start + offset, what)
+
     def close(self) -> None:
         self._file.close()
 
@@ -87,6 +90,9 @@ class _Unpacked(_Part):
         if offset < 0 or size < 0 or offset + size > self.size:
             return super().read(offset, size, what)  # raises
         return self._data[offset : offset + size].tobytes()
+
+    def read_into(self, octets: npt.NDArray[np.uint8], offset: int, what: str) -> None:
+        octets[:] = self._data[offset : offset + octets.size]
 
 
 def _open_archive(file: RangedFile) -> tuple[Octets, dict[str, tuple[str, str]]]:
