@@ -1,8 +1,7 @@
 """The same models under the names that several libraries give their tensors.
 
 A scheme is {what a tensor is: (its name, its shape)}; "what it is" is the same word in all schemes of a model, so two
-schemes joined on it give the true pairs. Names are those of the libraries; shapes too, except that Haiku's batch
-normalization keeps [1, 1, 1, channels], here [channels].
+schemes joined on it give the true pairs. Names and shapes are those of the libraries.
 """
 
 from __future__ import annotations
@@ -16,8 +15,16 @@ WIDTH, WIDE, WORDS, PLACES, KINDS = 768, 3072, 30522, 512, 2
 
 
 def truth(into: Scheme, file: Scheme) -> dict[str, str]:
-    """The pairs {name in `into`: name in `file`} of what is in both with one shape."""
-    return {name: file[what][0] for what, (name, shape) in into.items() if what in file and file[what][1] == shape}
+    """The pairs {name in `into`: name in `file`} of what is in both with one shape, dimensions of 1 apart."""
+
+    def plain(shape: Shape) -> Shape:
+        return tuple(dim for dim in shape if dim != 1)
+
+    return {
+        name: file[what][0]
+        for what, (name, shape) in into.items()
+        if what in file and plain(file[what][1]) == plain(shape)
+    }
 
 
 def names(scheme: Scheme) -> dict[str, Shape]:
@@ -273,12 +280,13 @@ def resnet_haiku(averages: bool = False) -> Scheme:
             if which == "shortcut":
                 conv, norm = f"{block}/shortcut_conv", f"{block}/shortcut_batchnorm"
         scheme[f"{place}:kernel"] = f"{conv}/w", shape
-        scheme[f"{place}:scale"] = f"{norm}/scale", shape[-1:]
-        scheme[f"{place}:offset"] = f"{norm}/offset", shape[-1:]
+        channels = (1, 1, 1, *shape[-1:])
+        scheme[f"{place}:scale"] = f"{norm}/scale", channels
+        scheme[f"{place}:offset"] = f"{norm}/offset", channels
         for what in ("mean", "var"):
-            scheme[f"{place}:{what}"] = f"{norm}/~/{what}_ema/average", shape[-1:]
+            scheme[f"{place}:{what}"] = f"{norm}/~/{what}_ema/average", channels
             if averages:
-                scheme[f"{place}:{what}:hidden"] = f"{norm}/~/{what}_ema/hidden", shape[-1:]
+                scheme[f"{place}:{what}:hidden"] = f"{norm}/~/{what}_ema/hidden", channels
                 scheme[f"{place}:{what}:counter"] = f"{norm}/~/{what}_ema/counter", ()
     scheme["logits:kernel"] = "res_net50/~/logits/w", (2048, 1000)
     scheme["logits:bias"] = "res_net50/~/logits/b", (1000,)

@@ -52,7 +52,7 @@ def on_one(draw: st.DrawFn) -> tuple[tuple[int, ...], rules.ValueTransform]:
 @given(on_one())
 def test_what_they_say_beforehand_is_what_they_make(drawn) -> None:
     shape, transform = drawn
-    values = array(shape)
+    values = array(shape) % 100  # beyond the range of int8, libraries differ
     (said,) = transform.described([Described(shape, values.dtype)])
     made = transform(values)
     assert (made.shape, made.dtype) == (said.shape, said.dtype)

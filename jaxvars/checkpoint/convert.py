@@ -18,7 +18,6 @@ from jaxvars.checkpoint.formats.files import RangedFile, shard_files
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype
 from jaxvars.checkpoint.formats.registry import format_to_write
 from jaxvars.checkpoint.formats.safetensors_index import is_index, read_index
-from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.checkpoint.paths import local_path
 from jaxvars.checkpoint.plan import as_variables, make_plan
@@ -26,9 +25,9 @@ from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.renaming import renamed
-from jaxvars.checkpoint.restore import _file_dtypes
+from jaxvars.checkpoint.restore import file_dtypes
 from jaxvars.checkpoint.save import check_place, write
-from jaxvars.errors import DataLossError, InvalidArgumentError, JaxvarsError
+from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.rules import parse_patterns
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
@@ -138,7 +137,7 @@ def convert(
         if not departures:
             raise InvalidArgumentError(f"{_OP}: nothing of {reader.path} is left to write.")
         nbytes = sum(departure.item.nbytes for departure in departures)
-        with progress_meter(progress, nbytes * (2 if verify else 1)) as meter:
+        with progress_meter(progress, nbytes * (2 if verify else 1), "convert") as meter:
             for departure in departures:
                 departure.meter = meter
             write([departure.item for departure in departures], target, chosen)
@@ -202,7 +201,7 @@ class _Making:
         error = plan.error()
         if error is not None:
             raise error
-        noted = _file_dtypes(self.reader, [row for row in plan if row.is_restored], into)
+        noted = file_dtypes(self.reader, [row for row in plan if row.is_restored], into)
         into = into._of(into._layout.with_file_dtypes(noted), into._leaves)
         specs, rows = into.variable_specs, {row.target: row for row in plan}
         departures: list[Departure] = []
@@ -245,11 +244,6 @@ def _check_paths(reader: CheckpointReader, target: str, format: str) -> None:
             f"{_OP}: {target} is the checkpoint that is converted, or a part of it. Choose another path."
         )
     check_place(target, format)
-    index = target + ".index"
-    if format == "tf" and os.path.lexists(index) and not _is_bundle(index):
-        raise InvalidArgumentError(
-            f"Cannot save to {target}: {index} is there, and is no checkpoint of TensorFlow. Choose another name."
-        )
 
 
 def _files_of(reader: CheckpointReader) -> Iterator[str]:
@@ -259,13 +253,6 @@ def _files_of(reader: CheckpointReader) -> Iterator[str]:
     if reader.format == "safetensors":
         with RangedFile(path) as file:
             yield from read_index(file).values() if is_index(file) else ()
-
-
-def _is_bundle(path: str) -> bool:
-    try:
-        return is_bundle_index(path)
-    except JaxvarsError:
-        return False
 
 
 def _is_there(target: str, format: str) -> bool:

@@ -238,7 +238,7 @@ def _differences(
 ) -> Iterator[TensorDifference]:
     """Yield what differs between tensors of one name, in the order of the names."""
     total = sum(item.info.nbytes + info.nbytes for item, info in pairs) if values else 0
-    with progress_meter(progress, total) as meter:
+    with progress_meter(progress, total, "diff") as meter:
         for group in _groups(pairs):
             arrays = _arrays_of_a(a, group, values)
             rows = {item.name: _specs_differ(item, arrays.get(item.name), info) for item, info in group}

@@ -19,15 +19,15 @@ _LONG_WORK = 1 << 28  # bytes; less is read before a bar is drawn
 
 
 @contextlib.contextmanager
-def progress_meter(progress: Progress, total: int) -> Generator[Meter, None, None]:
-    """Yield a function to call as ``meter(name, bytes_of_this_one)`` after each tensor."""
+def progress_meter(progress: Progress, total: int, what: str = "restore") -> Generator[Meter, None, None]:
+    """Yield a function to call as ``meter(name, bytes_of_this_one)`` after each tensor; the bar says `what` is done."""
     if callable(progress):
         yield _calling(progress, total)
         return
     wanted = progress is True
     if progress is None:
         wanted = total >= _LONG_WORK and sys.stderr is not None and sys.stderr.isatty()
-    bar = _bar(total, required=progress is True) if wanted else None
+    bar = _bar(total, what, required=progress is True) if wanted else None
     if bar is None:
         yield lambda name, nbytes: None
         return
@@ -46,11 +46,11 @@ def _calling(report: Callable[[str, int, int], object], total: int) -> Meter:
     return meter
 
 
-def _bar(total: int, *, required: bool) -> Any:
+def _bar(total: int, what: str, *, required: bool) -> Any:
     try:
         tqdm: Any = importlib.import_module("tqdm")
     except ImportError:
         if required:
             raise UnavailableError("progress=True needs tqdm. Run: pip install tqdm") from None
         return None
-    return tqdm.tqdm(total=total, unit="B", unit_scale=True, desc="restore")
+    return tqdm.tqdm(total=total, unit="B", unit_scale=True, desc=what)

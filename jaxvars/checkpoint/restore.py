@@ -26,7 +26,7 @@ from jaxvars.placement.homes import fill_homes
 from jaxvars.spec import VariableSpec, is_hole, leaf_dtype
 from jaxvars.variables import Variables
 
-__all__ = ["restore", "restore_from"]
+__all__ = ["file_dtypes", "restore", "restore_from"]
 
 # Values go to the devices in batches: one call for many is twice as fast, and holds so much of the host's memory.
 _BATCH_BYTES = 1 << 27
@@ -111,10 +111,10 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
                 meter(row.target, row.nbytes)
     layout = into._layout
     leaves = tuple(values.get(name, leaf) for name, leaf in zip(layout.keys, into._leaves, strict=True))
-    return into._of(layout.with_file_dtypes(_file_dtypes(reader, rows, into)), leaves)
+    return into._of(layout.with_file_dtypes(file_dtypes(reader, rows, into)), leaves)
 
 
-def _file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:
+def file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:
     """Per position of a restored variable its dtype in the file, where JAX's is narrower: to be written in again."""
     saved: Mapping[str, VariableSpec] = getattr(reader.source, "specs", None) or {}
     index = into._layout.index

@@ -10,8 +10,9 @@ from jax.core import Tracer
 from jaxvars.checkpoint.formats.identify import identify_file
 from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
+from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.paths import STATE_FILE, local_path
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
@@ -98,6 +99,11 @@ def check_place(path: str, format: str) -> None:
             f"Cannot save to {path}: a TensorFlow checkpoint of that name is there ({path}.index), and would "
             "be found first. Choose another name."
         )
+    index = path + ".index"
+    if format == "tf" and os.path.lexists(index) and not _is_bundle(index):
+        raise InvalidArgumentError(
+            f"Cannot save to {path}: {index} is there, and is no checkpoint of TensorFlow. Choose another name."
+        )
     if format == "orbax" or not os.path.lexists(path):
         return  # what is in the way of a folder, the writer of folders knows
     there = "a folder" if os.path.isdir(path) else _other_file(path, format)
@@ -105,6 +111,13 @@ def check_place(path: str, format: str) -> None:
         raise InvalidArgumentError(
             f"Cannot save to {path}: {there} is there, and saving would delete or hide it. Choose another name."
         )
+
+
+def _is_bundle(path: str) -> bool:
+    try:
+        return is_bundle_index(path)
+    except JaxvarsError:
+        return False
 
 
 def _other_file(path: str, format: str) -> str:

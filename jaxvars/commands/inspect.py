@@ -112,7 +112,7 @@ def _aliases(reader: CheckpointReader) -> dict[str, list[str]]:
 
 def _statistics(reader: CheckpointReader, names: Sequence[str], progress: bool | None) -> dict[str, Statistics]:
     found: dict[str, Statistics] = {}
-    with progress_meter(progress, sum(reader.tensors[name].nbytes for name in names)) as meter:
+    with progress_meter(progress, sum(reader.tensors[name].nbytes for name in names), "inspect") as meter:
         for name, result in statistics(reader, names):
             found[name] = result
             meter(name, reader.tensors[name].nbytes)

@@ -141,17 +141,22 @@ class Transpose(ValueTransform):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Reshape(ValueTransform):
-    """Another shape, row by row."""
+    """Another shape, row by row; without one that of the variable."""
 
-    shape: _Shape
+    shape: _Shape | None
 
     def __repr__(self) -> str:
-        return f"reshape({', '.join(map(str, self.shape))})"
+        return f"reshape({', '.join(map(str, self.shape or ()))})"
+
+    def _bound(self, target: Target) -> ValueTransform:
+        return Reshape(tuple(target.value.shape)) if self.shape is None else self
 
     def _applied(self, array: Any) -> Any:
-        return array.reshape(self.shape)
+        return array.reshape(self._described(Described(array.shape, array.dtype)).shape)
 
     def _described(self, given: Described) -> Described:
+        if self.shape is None:
+            raise InvalidArgumentError(f"{self} takes the shape of a variable that a tensor is restored into")
         size, known = math.prod(given.shape), math.prod(dim for dim in self.shape if dim >= 0)
         free = [dim for dim in self.shape if dim < 0]
         rest = size // known if known else 0

@@ -44,17 +44,17 @@ def transpose(*axes: int) -> ValueTransform:
 
 
 def reshape(*shape: int) -> ValueTransform:
-    """Return the transform that gives another shape, row by row; one size may be -1.
+    """Return the transform that gives another shape, row by row.
 
     Args:
-      *shape: the new shape.
+      *shape: the new shape, in which one size may be -1; without arguments the shape of the variable.
 
     Example:
       >>> import numpy as np, jaxvars as jv
       >>> jv.rules.reshape(768, -1)(np.ones((768, 12, 64))).shape
       (768, 768)
     """
-    return steps.Reshape(tuple(operator.index(dim) for dim in shape))
+    return steps.Reshape(tuple(operator.index(dim) for dim in shape) or None)
 
 
 def stack(axis: int = 0) -> ValueTransform:

@@ -20,7 +20,7 @@ from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.gradients import subset
-from jaxvars.rules import reshape
+from jaxvars.rules import Target, reshape
 from jaxvars.spec import is_hole
 from jaxvars.train._saving import (
     check_plan,
@@ -346,6 +346,6 @@ class Saver:
         for key, in_file in chosen.items():
             info, value = reader.tensors.get(in_file), part[key]
             other = info is not None and info.shape != value.shape and info.size == value.size
-            wants[key] = Want((in_file,), reshape(*value.shape) if self._reshape and other else None)
+            wants[key] = Want((in_file,), reshape().bound(Target(key, value, str)) if self._reshape and other else None)
         rows = make_rows(reader, part, wants, False)
         return RestorePlan(os.fspath(path), reader.format, tuple(rows), (), len(reader))

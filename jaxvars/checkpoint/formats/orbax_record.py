@@ -22,11 +22,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-import ml_dtypes
 import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxvars.checkpoint.formats.crc32c import crc32c
+from jaxvars.checkpoint.formats.dtype_names import plain_dtype
 from jaxvars.checkpoint.formats.orbax_layout import packed_path
 from jaxvars.checkpoint.formats.orbax_pieces import Bounds, Piece
 from jaxvars.checkpoint.formats.random_keys import (
@@ -61,7 +61,6 @@ _KEY = "jaxvars"
 _VERSION = 2
 _READABLE = (1, 2)
 _LARGEST_METADATA = 1 << 28
-_PLAIN_DTYPES = {np.dtype(code).name: np.dtype(code) for code in "?bBhHiIlLqQefdFD"}
 _DEFAULT = {True: DEFAULT_COLLECTIONS, False: DEFAULT_COLLECTIONS[:1]}
 _T = TypeVar("_T")
 
@@ -282,12 +281,10 @@ def named_dtype(name: str) -> Any:
     """Return the dtype of which `dtype_name` gave the name."""
     if name in KEY_DTYPES:
         return key_dtype(name)
-    if name in _PLAIN_DTYPES:
-        return _PLAIN_DTYPES[name]
-    scalar = getattr(ml_dtypes, name, None)
-    if not (isinstance(scalar, type) and issubclass(scalar, np.generic)):
+    dtype = plain_dtype(name)
+    if dtype is None:
         raise ValueError(f"there is no dtype {name!r}")
-    return np.dtype(scalar)
+    return dtype
 
 
 def _encode_placement(placement: str | PartitionSpec) -> Any:

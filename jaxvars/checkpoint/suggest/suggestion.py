@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from jaxvars.checkpoint._name_pairs import pair_names
-from jaxvars.checkpoint._rule_list import find_rules
-from jaxvars.rules import Rule, parse_rules
+from jaxvars.checkpoint.suggest.pairs import pair_names
+from jaxvars.checkpoint.suggest.rule_list import find_rules
+from jaxvars.rules import Rule, parse_rules, reshape
 
 __all__ = ["Suggestion", "suggest_rules"]
+
+_Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +21,25 @@ class Suggestion:
 
     Attributes:
       pairs: for each variable that gets values, the name in the file.
-      rules: the rules that say so, as `jv.checkpoint.restore` takes them; None for variables that get none.
+      rules: the rules that say so, as `jv.checkpoint.restore` takes them; None for variables that get none. Where only
+        dimensions of 1 differ, they have the transform ``jv.rules.reshape()``.
       unsure: the variables to look at, with other names in the file that do as well or almost. Empty where there are
         none, but only the shape speaks for the pair.
       left: the variables for which the file has nothing.
     """
 
     pairs: Mapping[str, str]
-    rules: tuple[tuple[str, str | None], ...]
+    rules: tuple[tuple[Any, ...], ...]
     unsure: Mapping[str, tuple[str, ...]]
     left: tuple[str, ...]
 
     def __str__(self) -> str:
         doubts = self._doubts()
         lines = ["rules = ["]
-        for number, (pattern, replacement) in enumerate(self.rules):
+        for number, rule in enumerate(self.rules):
             lines.extend(f"    {line}" for line in doubts.get(number, []))
-            lines.append(f"    {Rule(pattern, replacement)},")
+            text = str(Rule(*rule[:2]))
+            lines.append(f"    {text}," if len(rule) == 2 else f"    {text[:-1]}, jv.rules.{rule[2]}),")
         return "\n".join([*lines, "]", *doubts.get(-1, [])])
 
     def _doubts(self) -> dict[int, list[str]]:
@@ -55,9 +60,10 @@ class Suggestion:
 def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]) -> Suggestion:
     r"""Propose rules by which variables get their values from a file with other names.
 
-    Only equal shapes are paired, each tensor with one variable, an optimizer's slots only with slots of the same kind.
-    Names are compared by their words, whose usual synonyms are known, by the order of what they count, and by what the
-    rest of the model says of a word: what is called "stage" wherever the file says "block" is taken for the same.
+    Only equal shapes are paired, dimensions of 1 apart; each tensor with one variable, an optimizer's slots only with
+    slots of the same kind. Names are compared by their words, whose usual synonyms are known, by the order of what they
+    count, and by what the rest of the model says of a word: what is called "stage" wherever the file says "block" is
+    taken for the same.
 
     Args:
       targets: shapes of the variables, by name.
@@ -75,12 +81,26 @@ def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, 
           (r"encoder/layer/(\d+)/norm/scale", r"bert/layer_\1/LayerNorm/gamma"),
       ]
     """
-    found = pair_names(targets, sources)
+    found = pair_names(_squeezed(targets), _squeezed(sources))
     pairs = {pair.target: pair.source for pair in sorted(found)}
     unsure = {pair.target: pair.rivals for pair in sorted(found) if pair.rivals or not pair.by_name}
     rules = find_rules({name: pairs.get(name) for name in targets})
     left = tuple(sorted(name for name in targets if name not in pairs))
-    return Suggestion(pairs, tuple((rule.pattern, rule.replacement) for rule in rules), unsure, left)
+    reshaped = {name for name, source in pairs.items() if targets[name] != sources[source]}
+    return Suggestion(pairs, _with_reshape(rules, reshaped), unsure, left)
+
+
+def _squeezed(shapes: Mapping[str, _Shape]) -> dict[str, _Shape]:
+    """The shapes without dimensions of 1: Haiku's scales have ``[1, 1, 1, C]``, slim's last kernel ``[1, 1, C, N]``."""
+    return {name: tuple(dim for dim in shape if dim != 1) or shape for name, shape in shapes.items()}
+
+
+def _with_reshape(rules: Sequence[Rule], reshaped: set[str]) -> tuple[tuple[Any, ...], ...]:
+    """The rules as tuples; those that decide a name in `reshaped` also reshape."""
+    matches = map(parse_rules(list(rules), op="suggest").match, reshaped) if reshaped else ()
+    numbers = {match.number for match in matches if match is not None}
+    transforms = [(reshape(),) if number in numbers else () for number in range(len(rules))]
+    return tuple((rule.pattern, rule.replacement, *more) for rule, more in zip(rules, transforms, strict=True))
 
 
 def _comments(doubts: list[str]) -> list[str]:

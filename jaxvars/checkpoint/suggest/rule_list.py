@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxvars.checkpoint._name_parts import natural_key
-from jaxvars.checkpoint._rule_candidates import Candidate, candidates, exact, varying_numbers
+from jaxvars.checkpoint.suggest.name_parts import natural_key
+from jaxvars.checkpoint.suggest.rule_candidates import Candidate, candidates, exact, varying_numbers
 from jaxvars.rules import Rule, parse_rules
 
 __all__ = ["agrees", "find_rules"]

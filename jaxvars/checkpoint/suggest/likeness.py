@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxvars.checkpoint._name_parts import Parts
+from jaxvars.checkpoint.suggest.name_parts import Parts
 
 __all__ = ["Likeness", "Side"]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxvars.checkpoint._name_likeness import Floats, Likeness, Numbers, Side
-from jaxvars.checkpoint._name_parts import COUNTER, kind_of, natural_key, split
+from jaxvars.checkpoint.suggest.likeness import Floats, Likeness, Numbers, Side
+from jaxvars.checkpoint.suggest.name_parts import COUNTER, kind_of, natural_key, split
 
 __all__ = ["Pair", "pair_names"]
 
