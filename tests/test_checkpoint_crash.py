@@ -211,7 +211,7 @@ def test_processes_killed_at_random_leave_the_previous_checkpoint(tmp_path, fork
     folder.mkdir()
     chance = random.Random(mode)
     number = 1
-    for _ in range(70):
+    for _ in range(100):  # in each of two modes
         pid = forks.start(folder, mode, number)
         wait_for_a_save(folder, number)
         threading.Event().wait(chance.uniform(0, 0.2))

@@ -13,7 +13,8 @@ import pytest
 from command_line import assert_one_line, run
 
 import jaxvars
-from jaxvars.commands.output import emit, emit_json, shown
+from jaxvars.checkpoint.plan_text import shown
+from jaxvars.commands.output import emit, emit_json
 from jaxvars.tour.data import CHECKPOINT
 from jaxvars.tour.report import table
 

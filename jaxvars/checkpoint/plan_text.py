@@ -11,7 +11,7 @@ from jaxvars.checkpoint.matching import PlanRow
 if TYPE_CHECKING:
     from jaxvars.checkpoint.plan import RestorePlan
 
-__all__ = ["html", "problems", "table", "totals"]
+__all__ = ["html", "problems", "shown", "size", "table", "totals"]
 
 _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
@@ -33,7 +33,7 @@ def table(plan: RestorePlan) -> str:
         lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
     lines += ["", totals(plan)]
     if plan.unused:
-        lines.append(f"not used: {_some(plan.unused, _MOST_UNUSED)}")
+        lines.append(f"not used: {shown(_some(plan.unused, _MOST_UNUSED))}")
     return "\n".join(lines)
 
 
@@ -102,7 +102,7 @@ def _problem(row: PlanRow, plan: RestorePlan) -> str:
 def _cells(row: PlanRow) -> tuple[str, ...]:
     mark = "!" if row.is_problem else ""
     nbytes = size(row.nbytes) if row.is_restored else ""
-    return (mark, row.target, str(list(row.shape)), row.dtype, nbytes, _origin(row))
+    return (mark, shown(row.target), str(list(row.shape)), row.dtype, nbytes, shown(_origin(row)))
 
 
 def _origin(row: PlanRow) -> str:
@@ -158,6 +158,18 @@ def size(nbytes: int) -> str:
             return f"{nbytes} B" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     raise AssertionError("unreachable")
+
+
+def shown(name: str) -> str:
+    r"""Return a name as it can be shown on one line: what moves a cursor or ends a line is spelled out (``\n``).
+
+    Example:
+      >>> print(shown("a/b\n\x1b[2J"))
+      a/b\n\x1b[2J
+    """
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxvars.commands.output import BAD_INPUT, shown
+from jaxvars.checkpoint.plan_text import shown
+from jaxvars.commands.output import BAD_INPUT
 
 __all__ = ["Commands", "Parser", "RULES_HELP", "add_json", "add_progress", "pattern", "tolerance", "whole_number"]
 

@@ -6,11 +6,11 @@ import argparse
 
 from jaxvars.checkpoint.convert import Conversion, convert
 from jaxvars.checkpoint.formats.registry import WRITERS
-from jaxvars.checkpoint.plan_text import size
+from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.rules_file import read_rules
 from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
-from jaxvars.commands.output import OK, emit, emit_json, shown, use_cpu
+from jaxvars.commands.output import OK, emit, emit_json, use_cpu
 from jaxvars.errors import InvalidArgumentError
 
 __all__ = ["add"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from jaxvars.checkpoint.diff import CheckpointDiff, diff
+from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.rules_file import read_rules
 from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress, tolerance
-from jaxvars.commands.output import FAILED, OK, emit, emit_json, shown, use_cpu
+from jaxvars.commands.output import FAILED, OK, emit, emit_json, use_cpu
 from jaxvars.tour.report import table
 
 __all__ = ["add"]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from jaxvars import checkpoint
 from jaxvars.checkpoint import CheckpointReader
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype
-from jaxvars.checkpoint.plan_text import size
+from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.progress import progress_meter
 from jaxvars.checkpoint.statistics import Statistics, statistics
 from jaxvars.commands.arguments import Commands, add_json, add_progress, pattern
-from jaxvars.commands.output import OK, emit, emit_json, shown, use_cpu
+from jaxvars.commands.output import OK, emit, emit_json, use_cpu
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.spec import VariableSpec
 from jaxvars.tour.report import table

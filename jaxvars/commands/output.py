@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import jax
 
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "complain", "emit", "emit_json", "shown", "use_cpu"]
+from jaxvars.checkpoint.plan_text import shown
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "complain", "emit", "emit_json", "use_cpu"]
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -22,18 +24,6 @@ def emit(text: str) -> None:
 
 def _spelled_out(line: str) -> str:
     return line if line.isprintable() else "".join(c if c == "\t" else shown(c) for c in line)
-
-
-def shown(name: str) -> str:
-    r"""Return a name as it can be shown on one line: what moves a cursor or ends a line is spelled out (``\n``).
-
-    Example:
-      >>> print(shown("a/b\n\x1b[2J"))
-      a/b\n\x1b[2J
-    """
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def emit_json(content: Any) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from jaxvars import checkpoint
 from jaxvars.checkpoint import RestorePlan
 from jaxvars.checkpoint.formats.atomic import whole_file
+from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.rules_file import read_rules, rules_text
 from jaxvars.commands.arguments import RULES_HELP, Commands
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
-from jaxvars.commands.output import FAILED, OK, emit, emit_json, shown
+from jaxvars.commands.output import FAILED, OK, emit, emit_json
 from jaxvars.errors import InvalidArgumentError
 
 __all__ = ["add"]
