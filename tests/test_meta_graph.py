@@ -170,7 +170,7 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         jv.train.export_meta_graph(target, jv.transform(lambda: "a string"))
     with pytest.raises(InvalidArgumentError, match="w: has shape"):
         jv.train.export_meta_graph(target, MODEL, {"x": X}, variables=jv.Variables({"w": jnp.ones(3)}))
-    with pytest.raises(FailedPreconditionError, match="Cannot write .*m: "):
+    with pytest.raises(FailedPreconditionError, match=r"Cannot write .*m: "):
         jv.train.export_meta_graph(__file__ + "/m", jv.transform(lambda: jv.get_variable("w", []) + 1))
     assert not target.exists()
 
