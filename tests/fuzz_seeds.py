@@ -31,7 +31,7 @@ from jaxvars.checkpoint.formats.crc32c import crc32c, mask
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.table import Table
 
-__all__ = ["FORMATS", "REBUILT", "Seed", "seeds"]
+__all__ = ["FORMATS", "REBUILT", "Seed", "hdf5_headers", "lookup3", "seeds"]
 
 Files = dict[str, bytes]
 
@@ -659,13 +659,13 @@ _MSGPACK_VALUES: tuple[Any, ...] = (
 def _rebuilt_hdf5(rng: Random, seed: Seed, name: str) -> Files:
     """A file of HDF5's newer form with a damaged object header or superblock, whose checksum is right."""
     data = seed.files[name]
-    start, end = rng.choice(_hdf5_headers(data))
+    start, end = rng.choice(hdf5_headers(data))
     part = damaged(rng, data[start:end])[: end - start].ljust(end - start, b"\0")
-    return {name: data[:start] + part + _lookup3(part).to_bytes(4, "little") + data[end + 4 :]}
+    return {name: data[:start] + part + lookup3(part).to_bytes(4, "little") + data[end + 4 :]}
 
 
 @functools.lru_cache(64)
-def _hdf5_headers(data: bytes) -> list[tuple[int, int]]:
+def hdf5_headers(data: bytes) -> list[tuple[int, int]]:
     """Where superblock and object headers lie; the checksum follows."""
     found = [(0, 44)]
     at = data.find(b"OHDR")
@@ -674,14 +674,14 @@ def _hdf5_headers(data: bytes) -> list[tuple[int, int]]:
         sizes = at + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
         end = sizes + width + int.from_bytes(data[sizes : sizes + width], "little")
-        if _lookup3(data[at:end]).to_bytes(4, "little") == data[end : end + 4]:
+        if lookup3(data[at:end]).to_bytes(4, "little") == data[end : end + 4]:
             found.append((at, end))
         at = data.find(b"OHDR", at + 1)
-    assert len(found) > 2 and _lookup3(data[:44]).to_bytes(4, "little") == data[44:48]
+    assert len(found) > 2 and lookup3(data[:44]).to_bytes(4, "little") == data[44:48]
     return found
 
 
-def _lookup3(data: bytes) -> int:
+def lookup3(data: bytes) -> int:
     """Bob Jenkins's hash, HDF5's checksum of metadata."""
 
     def turned(value: int, by: int) -> int:

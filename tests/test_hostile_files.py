@@ -19,7 +19,7 @@ import bundle_writer as writer
 import numpy as np
 import pytest
 from file_formats import in_little_memory
-from fuzz_seeds import FORMATS, seeds
+from fuzz_seeds import FORMATS, hdf5_headers, lookup3, seeds
 
 import jaxvars as jv
 from jaxvars import checkpoint
@@ -487,3 +487,47 @@ def test_pieces_of_msgpack_that_are_none(tmp_path, chunks):
     (tmp_path / "m.msgpack").write_bytes(msgpack.packb({"w": whole}))
     with pytest.raises(DataLossError, match=str(tmp_path)):
         read_all(tmp_path / "m.msgpack")
+
+
+# HDF5: what ends the process when libhdf5 meets it
+
+
+def hdf5_bytes(**options):
+    import h5py
+
+    file = io.BytesIO()
+    with h5py.File(file, "w", libver=options.pop("libver", None)) as h5:
+        h5.create_dataset("w", data=np.arange(120, dtype=np.float32).reshape(30, 4), **options)
+        h5.create_dataset("other", data=np.ones(3))
+    return file.getvalue()
+
+
+def check_w_is_refused(path, data, text):
+    path.write_bytes(data)
+    with checkpoint.open(path) as reader:
+        with pytest.raises(JaxvarsError, match=text):
+            reader.get_tensor("w")
+        assert reader.get_tensor("other").tolist() == [1, 1, 1]
+
+
+def test_chunks_of_hdf5_that_are_smaller_than_their_checksum(tmp_path):
+    data = hdf5_bytes(chunks=(10, 4), fletcher32=True)
+    key = struct.pack("<LLQ", 164, 0, 10)  # in the tree of chunks: bytes, filters left out, first row
+    assert data.count(key) == 1
+    for size in (0, 3):
+        check_w_is_refused(
+            tmp_path / "m.h5", data.replace(key, struct.pack("<LLQ", size, 0, 10)), "smaller than its checksum"
+        )
+
+
+@pytest.mark.parametrize("rows", [31, 40, 300, 1 << 40])
+@pytest.mark.parametrize("change_size", [False, True])
+def test_an_index_of_chunks_of_hdf5_that_is_too_short(tmp_path, rows, change_size):
+    data = hdf5_bytes(libver="latest", chunks=(10, 4), compression="gzip")
+    most = data.find(struct.pack("<4Q", 30, 4, 30, 4)) + 16
+    start, end = next(header for header in hdf5_headers(data) if header[0] < most < header[1])
+    part = bytearray(data[start:end])
+    for place in (most, most - 16) if change_size else (most,):
+        part[place - start : place - start + 8] = struct.pack("<Q", rows)
+    whole = data[:start] + part + lookup3(bytes(part)).to_bytes(4, "little") + data[end + 4 :]
+    check_w_is_refused(tmp_path / "m.h5", whole, "its index of chunks does not fit its shape")

@@ -34,8 +34,9 @@ _UNCHECKED = 1 << 26
 _MOST_EXPANSION = 1100
 _HEAP_HEAD = b"GCOL\x01\0\0\0"
 _LARGEST_METADATA_READ = 1 << 20
-_GZIP = 1
-_KNOWN_FILTERS = (_GZIP, 2, 3, 32000)  # shuffle, fletcher32, lzf: those that take no memory by a claim
+_GZIP, _FLETCHER32 = 1, 3
+_FLETCHER32_BYTES = 4
+_KNOWN_FILTERS = (_GZIP, 2, _FLETCHER32, 32000)  # shuffle, lzf: those that take no memory by a claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +179,16 @@ class Hdf5File:
 
     def _storage_problem(self, found: Any, plan: Any, stored: np.dtype[Any]) -> str:
         size = self._octets.size
-        for number in range(plan.get_nfilters()):
-            code = plan.get_filter(number)[0]
+        filters = _filters(plan)
+        for code in filters:
             if code not in _KNOWN_FILTERS:
                 return f"it is compressed by filter {code}, which is not known here"
+        if _FLETCHER32 in filters[:-1]:
+            return "what is checked by its checksum is compressed once more"
+        # libhdf5 looks for chunks beyond the end of an index that is too short.
+        places = self._texts.chunk_count(_address(found)) if found.chunks else None
+        if places is not None and places != _most_chunks(found):
+            return "its index of chunks does not fit its shape"
         nbytes = math.prod(found.shape) * stored.itemsize
         kept = min(found.id.get_storage_size(), size)
         chunk = math.prod(found.chunks) * stored.itemsize if found.chunks else 0
@@ -217,18 +224,24 @@ class Hdf5File:
         return values.astype(dataset.dtype, copy=False)
 
     def _check_chunks(self, found: Any, what: str) -> None:
-        """Unpack the chunks that could grow large, piece by piece: libhdf5 unpacks them whole, whatever comes out."""
-        plan = found.id.get_create_plist()
-        if _GZIP not in [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]:
+        """Refuse chunks that are too small for their checksum, or unpack to too much, which libhdf5 does not look at.
+
+        Chunks that could grow large are unpacked here, piece by piece: libhdf5 unpacks them whole.
+        """
+        filters = _filters(found.id.get_create_plist())
+        if _GZIP not in filters and _FLETCHER32 not in filters:
             return
         most = math.prod(found.chunks) * found.dtype.itemsize
+        least = _FLETCHER32_BYTES if _FLETCHER32 in filters else 0
         suspects: list[Any] = []
 
         def note(chunk: Any) -> None:
-            if chunk.size * _MOST_EXPANSION > most + _UNCHECKED:
+            if chunk.size < least or (_GZIP in filters and chunk.size * _MOST_EXPANSION > most + _UNCHECKED):
                 suspects.append(chunk)
 
         found.id.chunk_iter(note)
+        if any(chunk.size < least for chunk in suspects):
+            raise DataLossError(f"{what}: a chunk is smaller than its checksum.")
         for chunk in suspects:
             packed = self._octets.read(chunk.byte_offset, chunk.size, "a chunk")
             stream, size = zlib.decompressobj(), 0
@@ -271,6 +284,18 @@ class Hdf5File:
 
 def _unreadable(path: str, type_name: str, problem: str, shape: tuple[int, ...] = ()) -> Dataset:
     return Dataset(path, shape, np.dtype(object), type_name, problem)
+
+
+def _filters(plan: Any) -> list[int]:
+    """The numbers of the filters that chunks went through, the last one last."""
+    return [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
+
+
+def _most_chunks(found: Any) -> int | None:
+    """How many chunks a dataset can have, None where there is no end."""
+    if None in found.maxshape:
+        return None
+    return math.prod(-(-size // chunk) for size, chunk in zip(found.maxshape, found.chunks, strict=True))
 
 
 def _offset(found: Any) -> int | None:

@@ -19,7 +19,8 @@ __all__ = ["DESCRIPTOR", "Octets", "Texts", "heap_objects"]
 
 DESCRIPTOR = 16  # bytes of a string's length, the address of its heap and its number there
 _HEAP_HEAD, _HEAP_HEADER, _OBJECT_HEADER = b"GCOL\x01", 16, 16
-_CONTINUATION, _ATTRIBUTE = 0x10, 0x0C
+_LAYOUT, _ATTRIBUTE, _CONTINUATION = 0x08, 0x0C, 0x10
+_CHUNKED, _FIXED_ARRAY = 2, 3  # a class of layouts; a kind of index of chunks, which newer versions of HDF5 write
 _FIXED_TEXT, _VARIABLE = 3, 9
 _MOST_BLOCKS = 1000
 _MOST_EXPANSION = 16
@@ -88,6 +89,25 @@ class Texts:
                 raise DataLossError(f"{self._octets.path} is damaged: its strings are larger than the file can hold.")
             found.append(self._string(address, number, length) if length else b"")
         return found
+
+    def chunk_count(self, address: int) -> int | None:
+        """Return how many chunks the index of the dataset at `address` has places for.
+
+        Returns:
+          The number, None for an index that grows, or that does not tell.
+
+        Raises:
+          DataLossError: the dataset is damaged.
+        """
+        for kind, message in self._messages(self._base + address):
+            if kind != _LAYOUT or len(message) < 5 or message[0] < 4 or message[1] != _CHUNKED:
+                continue
+            at = 5 + message[3] * message[4]  # after the sizes of a chunk
+            index = int.from_bytes(message[at + 2 : at + 10], "little")
+            if message[at : at + 1] == bytes([_FIXED_ARRAY]) and index < self._octets.size:
+                head = self._octets.read(self._base + index, 16, "an index of chunks")
+                return int.from_bytes(head[8:], "little")
+        return None
 
     def _string(self, address: int, number: int, length: int) -> bytes:
         if address not in self._heaps:
