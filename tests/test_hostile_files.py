@@ -200,6 +200,22 @@ def test_a_file_that_changes_while_it_is_open(tmp_path, format, change):
         assert all(found[name].shape == whole[name].shape for name in found)
 
 
+@pytest.mark.parametrize("format", ["tf", "safetensors", "npz", "orbax"])
+@pytest.mark.parametrize("change", [_cut, _overwritten])
+def test_large_tensors_that_change_while_they_are_read(tmp_path, format, change):
+    """Large tensors are read ahead, or straight into their arrays."""
+    arrays = {f"w{number}": np.full(100_000, number, np.float32) for number in range(4)}
+    path = checkpoint.save(jv.Variables(arrays), tmp_path / "m", format=format)
+    files = [file for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size > 400_000]
+    with checkpoint.open(path) as reader:
+        found = {}
+        for file in files:
+            change(file, file.read_bytes())
+        with at_once(), contextlib.suppress(JaxvarsError):
+            found.update(reader.source.read_many(arrays))
+    assert unchanged(found, arrays) and len(found) < 4
+
+
 # State files
 
 
