@@ -306,7 +306,8 @@ class Judge:
 
     def _unraisable(self, noise: Any) -> None:
         # Orbax's reads that were given up may complain long after the error, whatever we do.
-        if self._format != "orbax" or "Event loop is closed" not in str(noise.exc_value):
+        given_up = re.search("Event loop is closed|was never awaited", str(noise.exc_value))
+        if self._format != "orbax" or not given_up:
             self._noise.append(f"{noise.exc_value!r} in {noise.object!r}")
 
     @contextlib.contextmanager

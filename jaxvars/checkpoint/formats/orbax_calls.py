@@ -29,6 +29,7 @@ __all__ = ["calling_orbax"]
 _SETTLE_SECONDS = 0.05
 _LONGEST_TEXT = 300
 _LOOP_CLOSED = "Event loop is closed"
+_NEVER_BEGUN = "was never awaited"  # a warning, where warnings are errors
 _ABANDONED = ("Task was destroyed but it is pending", "exception was never retrieved", _LOOP_CLOSED)
 
 # Of one thread several calls may be open: a save whose values another checkpoint has reads that one before it writes.
@@ -70,7 +71,8 @@ def _quiet() -> Generator[None, None, None]:
     previous = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if _LOOP_CLOSED not in str(unraisable.exc_value):
+        text = str(unraisable.exc_value)
+        if _LOOP_CLOSED not in text and _NEVER_BEGUN not in text:
             previous(unraisable)
 
     loggers = [logging.getLogger("asyncio"), logging.getLogger("absl")]
