@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvars.checkpoint.formats import bundle_writer
+from jaxvars.checkpoint.formats import atomic
 from jaxvars.checkpoint.formats.bundle_writer import save_bundle
 from jaxvars.checkpoint.formats.files import RangedFile
 from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
@@ -311,7 +311,7 @@ def test_a_disk_that_refuses_leaves_the_old_checkpoint(tmp_path, monkeypatch, st
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os if step != "open" else bundle_writer, step, refuse, raising=False)
+    monkeypatch.setattr(os if step != "open" else atomic, step, refuse, raising=False)
     with pytest.raises(FailedPreconditionError, match=r"No space left.*What was there before is unchanged"):
         save_bundle(items_of(NEW), str(tmp_path / "m"))
     monkeypatch.undo()

@@ -18,20 +18,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxvars.checkpoint.formats import tf_types
-from jaxvars.checkpoint.formats.atomic import sync_folder, whole_file
+from jaxvars.checkpoint.formats.atomic import sync_folder, unfinished_file, whole_file
 from jaxvars.checkpoint.formats.bundle_index import data_path, read_header
 from jaxvars.checkpoint.formats.bundle_strings import encode_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, mask
 from jaxvars.checkpoint.formats.files import list_folder
+from jaxvars.checkpoint.formats.locks import locked_folder
 from jaxvars.checkpoint.formats.orbax_layout import is_orbax_folder
 from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.checkpoint.formats.protos import BYTES, FIXED32, VARINT, write_field
@@ -41,7 +41,6 @@ from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgume
 
 __all__ = ["save_bundle"]
 
-_BUFFER = 1 << 20  # arrays that are larger go from their memory to the file directly
 _GLOBAL_STEP = "global_step"
 _MOST_SHOWN = 5
 
@@ -68,14 +67,11 @@ def save_bundle(items: Sequence[Outgoing], prefix: str) -> None:
             "Choose another name."
         )
     try:
-        os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
-        with _hidden_file(prefix) as file:
+        with unfinished_file(prefix + ".data") as file:
             entries = _write_values(file, items)
             file.flush()
             os.fsync(file.fileno())
-            with _locked_folder(prefix) as alone:
-                if alone:
-                    _clean(prefix)
+            with locked_folder(os.path.dirname(prefix)):
                 _commit(file.name, sorted(entries), prefix)
     except JaxvarsError:
         raise
@@ -186,25 +182,6 @@ def _entry(
 # The files.
 
 
-@contextlib.contextmanager
-def _hidden_file(prefix: str) -> Generator[BinaryIO, None, None]:
-    """Yield a new file beside `prefix`, which is deleted at the end unless it has been moved.
-
-    It is locked as long as it is being written: so the files of dead processes are known.
-    """
-    folder, base = os.path.split(prefix)
-    path = os.path.join(folder, f".{base[:80]}.data.{secrets.token_hex(8)}.tmp")
-    with _locked_folder(prefix):  # so that nobody cleans up between the two lines
-        file = open(path, "xb", buffering=_BUFFER)  # noqa: SIM115
-        _lock(file.fileno(), wait=False)
-    with file:
-        try:
-            yield file
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-
 def _commit(hidden: str, entries: Sequence[tuple[bytes, bytes]], prefix: str) -> None:
     """Make the values in `hidden` the checkpoint at `prefix`."""
     number = 2 if _present_number(prefix) == 1 else 1
@@ -244,44 +221,3 @@ def _delete_data(prefix: str, kept: int) -> None:
         match = pattern.match(name)
         if match and int(match[1]) != kept:
             os.unlink(os.path.join(folder, name))
-
-
-def _clean(prefix: str) -> None:
-    """Delete the hidden files that killed saves left: those that nobody has locked, and any index (we are alone)."""
-    folder, base = os.path.split(prefix)
-    data = re.compile(re.escape(f".{base[:80]}.data.") + r"[0-9a-f]{16}\.tmp\Z")
-    index = re.compile(re.escape(f".{(base + '.index')[:80]}.") + r"[a-z0-9_]+\.tmp\Z")
-    for name in list_folder(folder or "."):
-        path = os.path.join(folder, name)
-        if data.match(name):
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                if _lock(file.fileno(), wait=False):
-                    os.unlink(path)
-        elif index.match(name):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-
-@contextlib.contextmanager
-def _locked_folder(prefix: str) -> Generator[bool, None, None]:
-    """Let one process at a time change which files make a checkpoint; yields whether the system has locks for that."""
-    try:
-        folder = os.open(os.path.dirname(prefix) or ".", os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        yield False
-        return
-    try:
-        yield _lock(folder, wait=True)
-    finally:
-        os.close(folder)
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    """Lock a file until it is closed; whether it is ours now."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):
-        return False
-    return True

@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Generator
 
 from jaxvars.checkpoint.formats.atomic import sync_folder
+from jaxvars.checkpoint.formats.locks import locked_folder
 
 __all__ = [
     "clean_leftovers",
@@ -24,7 +24,6 @@ __all__ = [
     "previous_path",
     "replace_folder",
     "sync_files",
-    "taking_turns",
 ]
 
 _MARKERS = ("_CHECKPOINT_METADATA", "orbax.checkpoint", "manifest.ocdbt", "_METADATA")
@@ -62,23 +61,6 @@ def new_path(path: str, shared: bool = False) -> str:
     return path + _NEW + ("shared" if shared else f"{_host()}-{os.getpid()}")
 
 
-@contextlib.contextmanager
-def taking_turns(folder: str) -> Generator[None, None, None]:
-    """Keep other processes of this machine from moving checkpoints in the folder; ends with the process, too."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a folder that is in use cannot be moved anyway
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def sync_files(folder: str) -> None:
     """Flush all files of a folder to the disk."""
     for inner, _, names in os.walk(folder):
@@ -94,7 +76,7 @@ def sync_files(folder: str) -> None:
 def replace_folder(new: str, path: str) -> None:
     """Move the finished folder `new` to `path`; what was there is deleted last."""
     aside = path + _PREVIOUS
-    with taking_turns(os.path.dirname(path)):
+    with locked_folder(os.path.dirname(path)):
         if os.path.lexists(path):
             _delete(aside)
             os.rename(path, aside)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.file_record import refuse_names
+from jaxvars.checkpoint.formats.locks import locked_folder
 from jaxvars.checkpoint.formats.orbax import orbax_module
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
-from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files, taking_turns
+from jaxvars.checkpoint.formats.orbax_layout import clean_leftovers, new_path, replace_folder, sync_files
 from jaxvars.checkpoint.formats.orbax_packing import LARGEST_PACKED, PackedWriter
 from jaxvars.checkpoint.formats.orbax_pieces import Piece, checksum_pieces
 from jaxvars.checkpoint.formats.orbax_record import Entry, dtype_name, is_ours, marker
@@ -58,7 +59,7 @@ def _check_place(path: str) -> None:
     """Refuse to replace anything but a checkpoint of our own."""
     if not os.path.isdir(os.path.dirname(path)):
         return
-    with taking_turns(os.path.dirname(path)):
+    with locked_folder(os.path.dirname(path)):
         if not os.path.lexists(path) or is_ours(path) or (os.path.isdir(path) and not os.listdir(path)):
             return
     raise InvalidArgumentError(
