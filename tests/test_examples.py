@@ -68,6 +68,7 @@ def run(program: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: 
     return out
 
 
+@pytest.mark.slow
 def test_a_short_run_of_dcgan(
     compiled_fast: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

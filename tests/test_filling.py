@@ -178,6 +178,7 @@ def test_bits_do_not_depend_on_the_rest() -> None:
         assert np.array_equal(fill({name: holes[name]}, 0)[name], everything[name])  # FOREIGN too
 
 
+@pytest.mark.slow
 def test_jitted_bits() -> None:
     holes = model_holes()
     same_bits(jax.jit(lambda key: fill(holes, key))(jax.random.key(0)), reference())
@@ -187,6 +188,7 @@ def test_jitted_bits() -> None:
     same_bits(jax.jit(lambda: fill(few, 0))(), expected)  # a concrete key under a trace
 
 
+@pytest.mark.slow
 def test_vmapped_bits() -> None:
     keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
     most = {name: model_holes()[name] for name in (*FEW, "b/orthogonal", "d/function")}
@@ -226,6 +228,7 @@ SHARDED: dict[str, tuple[Any, tuple[int, ...], PartitionSpec]] = {
 }
 
 
+@pytest.mark.slow
 def test_sharded_bits() -> None:
     whole = {name: hole(i, shape, name=name) for name, (i, shape, _) in SHARDED.items()}
     holes = {name: h.update(sharding=NamedSharding(mesh(), SHARDED[name][2])) for name, h in whole.items()}
@@ -278,6 +281,7 @@ def test_other_key_implementations() -> None:
     same_bits(fill(holes, key), expected)
 
 
+@pytest.mark.slow
 def test_x64_changes_no_float32_bit() -> None:
     names = [name for name in MODEL if name.startswith("a/")] + ["b/he_bfloat16", "c/constant", "d/function"]
     expected = reference(0, names)

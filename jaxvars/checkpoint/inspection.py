@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 
@@ -78,7 +79,7 @@ def print_tensors_in_checkpoint_file(
 
 def _print_tensor(reader: CheckpointReader, name: str, values: bool) -> None:
     info = reader.tensors[name]
-    print(f"tensor: {name} ({info.type_name}) {list(info.shape)}")
+    print(f"tensor: {shown(name)} ({info.type_name}) {list(info.shape)}")
     if not values:
         return
     print(f"<{info.problem}>" if info.problem else np.asarray(reader[name]))
