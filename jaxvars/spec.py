@@ -31,6 +31,7 @@ Placement: TypeAlias = str | PartitionSpec | None
 GLOBAL_VARIABLES = "variables"
 LOCAL_VARIABLES = "local_variables"
 TRAINABLE_VARIABLES = "trainable_variables"
+_INTS = frozenset({int})
 DEFAULT_COLLECTIONS: tuple[str, ...] = (GLOBAL_VARIABLES, TRAINABLE_VARIABLES)
 
 
@@ -71,7 +72,7 @@ class VariableSpec:
 
     def __post_init__(self) -> None:
         # Most specs are made from checked parts, ten thousand at a time.
-        if type(self.shape) is not tuple or any(type(dim) is not int for dim in self.shape):
+        if type(self.shape) is not tuple or not _INTS.issuperset(map(type, self.shape)):
             object.__setattr__(self, "shape", tuple(int(dim) for dim in self.shape))
         if not isinstance(self.dtype, np.dtype) and not jnp.issubdtype(self.dtype, jax.dtypes.extended):
             object.__setattr__(self, "dtype", np.dtype(self.dtype))

@@ -150,6 +150,8 @@ def test_names_are_listed_without_decoding_each(tmp_path):
     assert "z/w" in source.tensors and len(source.tensors) == len(list(source.tensors)) == len(state())
     assert not source._entries._made  # type: ignore[attr-defined]
     assert source.tensors["rng"].type_name == "key<fry>" and "nothing" not in source.tensors
+    assert not source._entries._made  # type: ignore[attr-defined]
+    source.read("rng")
     assert list(source._entries._made) == ["rng"]  # type: ignore[attr-defined]
 
 

@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.arriving import arriving
+from jaxvars.checkpoint.collecting import without_collecting
 from jaxvars.checkpoint.formats.random_keys import implementation, is_key_dtype
 from jaxvars.checkpoint.mapping import AssignmentMap
 from jaxvars.checkpoint.matching import PlanRow
@@ -84,7 +85,7 @@ def restore(
       >>> folder.cleanup()
     """
     into = as_variables(path, into, "restore")
-    with open_checkpoint(path) as reader:
+    with without_collecting(), open_checkpoint(path) as reader:
         made = make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "restore")
         error = made.error(strict)
         if error is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jax.core import Tracer
 
+from jaxvars.checkpoint.collecting import without_collecting
 from jaxvars.checkpoint.formats.identify import identify_file
 from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
@@ -50,7 +51,8 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
       >>> folder.cleanup()
     """
     target, chosen = prepare(variables, path, format)
-    write(outgoing(variables), target, chosen)
+    with without_collecting():
+        write(outgoing(variables), target, chosen)
     return os.fspath(path)
 
 

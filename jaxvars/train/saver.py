@@ -9,6 +9,7 @@ from typing import Any, cast
 import jax
 
 from jaxvars.checkpoint.background import PendingSave, start
+from jaxvars.checkpoint.collecting import without_collecting
 from jaxvars.checkpoint.mapping import Want
 from jaxvars.checkpoint.matching import make_rows
 from jaxvars.checkpoint.paths import exists, local_path
@@ -232,7 +233,7 @@ class Saver:
             self._nothing(into)
             return into
         part = subset(into, tuple(sorted(chosen)))
-        with open_saved(save_path) as reader:
+        with without_collecting(), open_saved(save_path) as reader:
             plan = self._plan(reader, save_path, part, chosen)
             check_plan(plan)
             restored = restore_from(reader, plan, part, None)

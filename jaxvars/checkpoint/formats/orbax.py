@@ -30,7 +30,7 @@ from jaxvars.checkpoint.formats.orbax_record import (
     Entry,
     Lazily,
     decode_record,
-    dtype_name,
+    described_variables,
     read_metadata_file,
 )
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
@@ -81,8 +81,7 @@ class OrbaxSource:
         if self._entries is None:
             self.tensors: Mapping[str, TensorInfo] = self._foreign_tensors()
         else:
-            entries = self._entries
-            self.tensors = Lazily(entries, lambda name, _: _info(name, entries[name]))
+            self.tensors = described_variables(self._entries, path)
 
     @property
     def specs(self) -> Mapping[str, VariableSpec] | None:
@@ -243,10 +242,6 @@ class OrbaxSource:
 
 def _custom_metadata(path: str) -> Any:
     return read_metadata_file(path).get("custom_metadata")
-
-
-def _info(name: str, entry: Entry) -> TensorInfo:
-    return TensorInfo(name, entry.shape, entry.dtype, dtype_name(entry.spec.dtype))
 
 
 def _foreign_info(name: str, leaf: Any) -> TensorInfo:

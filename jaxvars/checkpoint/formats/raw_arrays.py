@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxvars.checkpoint.formats.files import RangedFile
+from jaxvars.checkpoint.formats.files import Memory, RangedFile
 from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.errors import DataLossError, InvalidArgumentError
 
@@ -58,14 +58,17 @@ def read_pieces(
       DataLossError: a piece lies outside the file.
     """
     group: list[tuple[str, int, int]] = []
-    end = 0
+    end, memory = 0, Memory()
     for piece in sorted(pieces, key=lambda piece: piece[1]):
         name, offset, size = piece
         if group and (offset - end > _WIDEST_GAP or offset + size - group[0][1] > _MOST_AT_ONCE):
             yield from _read_group(file, group, end)
             group = []
         if size >= _LARGE_PIECE:
-            yield name, file.read_array(offset, size, f"tensor {name!r}")
+            what = f"tensor {name!r}"
+            octets = file.memory_for(offset, size, what, memory)
+            file.read_into(octets, offset, what)
+            yield name, octets
             continue
         end = max(end, offset + size) if group else offset + size
         group.append(piece)

@@ -10,9 +10,10 @@ import functools
 import itertools
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.bundle_index import Entry, data_path, key_text, read_index
 from jaxvars.checkpoint.formats.bundle_strings import read_strings
 from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
-from jaxvars.checkpoint.formats.files import RangedFile
+from jaxvars.checkpoint.formats.files import Memory, RangedFile
 from jaxvars.checkpoint.formats.object_graph import GRAPH_KEY, tf1_names
 from jaxvars.checkpoint.formats.protos import fields
 from jaxvars.checkpoint.formats.table import Table
@@ -31,6 +32,8 @@ from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 
 __all__ = ["TensorBundle", "is_bundle_index"]
 
+_READERS = 2  # threads that copy from the system's cache, which takes longer than checking
+_Wait: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
 _LEAST_AHEAD, _MOST_AHEAD = 1 << 18, 1 << 26  # smaller tensors are not worth a thread; larger ones take memory
 
 
@@ -164,28 +167,32 @@ class TensorBundle:
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield (name, array) in the order in which the values lie in the files.
 
-        While one tensor is checked, and used by the caller, the next is being read, unless it is very large.
+        While one tensor is checked, and used by the caller, the next ones are being read, unless they are very large.
         """
-        queue = sorted(dict.fromkeys(names), key=self._place)
-        with ThreadPoolExecutor(1) as pool:
-            ahead: Callable[[], npt.NDArray[np.uint8]] | None = None
-            for name, following in itertools.zip_longest(queue, queue[1:]):
-                raw = ahead() if ahead else None
-                ahead = self._read_ahead(pool, following) if following else None
-                yield name, self.read(name) if raw is None else self._values(self._entries[name], raw, _what(name))
+        queue = iter(sorted(dict.fromkeys(names), key=self._place))
+        memory = Memory()
+        ahead: deque[tuple[str, _Wait | None]] = deque()
+        with ThreadPoolExecutor(_READERS) as pool:
+            while True:
+                for name in itertools.islice(queue, _READERS + 1 - len(ahead)):
+                    ahead.append((name, self._read_ahead(pool, name, memory)))
+                if not ahead:
+                    return
+                name, wait = ahead.popleft()
+                yield name, self._values(self._entries[name], wait(), _what(name)) if wait else self.read(name)
 
     def _place(self, name: str) -> tuple[int, int]:
         entry = self._entries[name]
         first = self._stored_parts(entry)[0] or entry
         return first.shard, first.offset
 
-    def _read_ahead(self, pool: ThreadPoolExecutor, name: str) -> Callable[[], npt.NDArray[np.uint8]] | None:
+    def _read_ahead(self, pool: ThreadPoolExecutor, name: str, memory: Memory) -> _Wait | None:
         """Begin to read a tensor's bytes; returns the function that waits for them, None where it is not worth it."""
         entry, what = self._entries[name], _what(name)
         if not (_LEAST_AHEAD <= entry.size <= _MOST_AHEAD and self._is_there(entry) and _is_plain(entry)):
             return None
         file = self._file(entry.shard, what)
-        octets = file.memory_for(entry.offset, entry.size, what)
+        octets = file.memory_for(entry.offset, entry.size, what, memory)
         done = pool.submit(file.read_into, octets, entry.offset, what)
 
         def wait() -> npt.NDArray[np.uint8]:
