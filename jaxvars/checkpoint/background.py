@@ -122,8 +122,7 @@ def start(
         future.set_result(None)
     else:
         items = _copies(items)
-        future = _writer().submit(work)
-        future.add_done_callback(functools.partial(_report, path))
+        future = _writer().submit(_reporting, work, path)
     return PendingSave(path, future)
 
 
@@ -134,10 +133,13 @@ def _writer() -> concurrent.futures.ThreadPoolExecutor:
     return pool
 
 
-def _report(path: str, future: concurrent.futures.Future[None]) -> None:
-    error = future.exception()
-    if error is not None:
+def _reporting(work: Callable[[], None], path: str) -> None:
+    """Do the work, and log a failure before anybody hears of it otherwise."""
+    try:
+        work()
+    except BaseException as error:
         _log.error("Saving %s in the background failed: %s", path, error)
+        raise
 
 
 def _copies(items: Sequence[Outgoing]) -> list[Outgoing]:
