@@ -36,7 +36,7 @@ def read_all(path):
         return dict(reader.source.read_many(list(reader)))
 
 
-def test_checkpoints_of_record_version_1_are_read():
+def test_checkpoints_of_record_version_1_are_read(without_x64):
     variables = state((8, 4))
     assert_same(checkpoint.restore(GOLDEN, holes(variables)), variables)
     with checkpoint.open(GOLDEN) as reader:

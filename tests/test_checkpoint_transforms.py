@@ -86,7 +86,7 @@ def test_pad_takes_new_rows_from_the_variables_own_initializer(path) -> None:
     restored = jv.checkpoint.restore(path, model.specs(), rules=rules)["words"]
     np.testing.assert_array_equal(restored[:4], np.arange(8).reshape(4, 2))
     np.testing.assert_array_equal(restored[4:], fresh[4:])
-    mine = jv.checkpoint.restore(path, jv.Variables({"words": jnp.full((6, 2), 9.0)}), rules=rules)["words"]
+    mine = jv.checkpoint.restore(path, jv.Variables({"words": jnp.full((6, 2), 9.0, jnp.float32)}), rules=rules)["words"]
     np.testing.assert_array_equal(mine[4:], np.full((2, 2), 9))
 
 
