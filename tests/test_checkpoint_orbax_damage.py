@@ -193,7 +193,8 @@ def test_records_that_make_no_sense(tmp_path):
 
 
 def test_a_changed_record_in_metadata_is_detected():
-    entry = orbax_record.Entry(jv.Variables({"a": jnp.ones(3, jnp.float32)}).variable_specs["a"], (3,), np.dtype("f4"), 5)
+    spec = jv.Variables({"a": jnp.ones(3, jnp.float32)}).variable_specs["a"]
+    entry = orbax_record.Entry(spec, (3,), np.dtype("f4"), 5)
     record = orbax_record.encode_record([entry])
     assert orbax_record.decode_record(record, "it") == {"a": entry}
     record["jaxvars"]["variables"]["a"]["trainable"] = False
