@@ -165,7 +165,7 @@ def test_json_in_all_its_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ('{"a": [[2], "float32"],\n}', ("line 2, column 1",)),
+        ('{"a": [[2], "float32"]\n"b": 1}', ("line 2, column 1",)),
         ("[1, 2]", ("describes no model",)),
         ('{"a": 5}', ("'a' is described as",)),
         ('{"a": [[2], "float31"]}', ("'float31' is not a dtype",)),
