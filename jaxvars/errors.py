@@ -9,7 +9,7 @@ defined, and the line to write instead.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "DataLossError",
@@ -22,6 +22,7 @@ __all__ = [
     "TransformError",
     "UnavailableError",
     "nearest_names",
+    "some_names",
 ]
 
 
@@ -88,3 +89,14 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
     by_ending = difflib.get_close_matches(name, same_ending, n=limit, cutoff=0.0)
     by_look = difflib.get_close_matches(name, pool, n=limit, cutoff=0.6)
     return list(dict.fromkeys([*by_look, *by_ending]))[:limit]
+
+
+def some_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of the names, and how many more there are, for an error's text.
+
+    Example:
+      >>> some_names(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -27,7 +27,7 @@ from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.renaming import renamed
 from jaxvars.checkpoint.restore import file_dtypes
 from jaxvars.checkpoint.save import check_place, write
-from jaxvars.errors import DataLossError, InvalidArgumentError
+from jaxvars.errors import DataLossError, InvalidArgumentError, some_names
 from jaxvars.rules import parse_patterns
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
@@ -35,7 +35,6 @@ from jaxvars.variables import Variables
 __all__ = ["Conversion", "convert"]
 
 _OP = "jv.checkpoint.convert"
-_MOST_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +183,7 @@ class _Making:
         bad = [f"{name} ({tensors[name].problem})" for name in chosen if tensors[name].problem]
         if bad:
             raise InvalidArgumentError(
-                f"{_OP}: {len(bad)} of {len(chosen)} tensors of {self.path} cannot be read: {_some(bad)}. "
+                f"{_OP}: {len(bad)} of {len(chosen)} tensors of {self.path} cannot be read: {some_names(bad)}. "
                 "Leave them out: drop=[names]."
             )
         items = renamed({name: tensors[name] for name in chosen}, self.rules, _OP)
@@ -265,7 +264,7 @@ def _verify(departures: Sequence[Departure], target: str) -> None:
     with open_checkpoint(target) as reader:
         if set(reader) != set(by_name):
             differing = sorted(set(reader) ^ set(by_name))
-            raise DataLossError(f"{target} does not hold the names that were written: {_some(differing)}.")
+            raise DataLossError(f"{target} does not hold the names that were written: {some_names(differing)}.")
         for name, values in reader.source.read_many(list(by_name)):
             departure = by_name[name]
             item = departure.item
@@ -294,8 +293,3 @@ def _remove(target: str, format: str) -> None:
     for path in (target + ".index", *data) if format == "tf" else (target,):
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return ", ".join(names[:_MOST_SHOWN]) + more

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxvars.checkpoint.matching import PlanRow
+from jaxvars.errors import some_names
 
 if TYPE_CHECKING:
     from jaxvars.checkpoint.plan import RestorePlan
@@ -33,7 +34,7 @@ def table(plan: RestorePlan) -> str:
         lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
     lines += ["", totals(plan)]
     if plan.unused:
-        lines.append(f"not used: {shown(_some(plan.unused, _MOST_UNUSED))}")
+        lines.append(f"not used: {shown(some_names(plan.unused, _MOST_UNUSED))}")
     return "\n".join(lines)
 
 
@@ -110,8 +111,8 @@ def _origin(row: PlanRow) -> str:
         return "(left as it is)"
     if row.kind == "missing":
         likely = f"; likeliest: {', '.join(row.suggestions)}" if row.suggestions else ""
-        return f"MISSING {_some(row.sources, _MOST_SOURCES)}{likely}"
-    name = _some(row.sources, _MOST_SOURCES)
+        return f"MISSING {some_names(row.sources, _MOST_SOURCES)}{likely}"
+    name = some_names(row.sources, _MOST_SOURCES)
     if row.transform is not None:
         name += f" via {row.transform_name}"
     if row.kind == "shape":
@@ -142,7 +143,7 @@ def html(plan: RestorePlan) -> str:
         body.append(f"<tr{style}>{cells}</tr>")
     more = len(plan.rows) - _MOST_ROWS
     rest = f"<p>... and {more} more</p>" if more > 0 else ""
-    unused = f"<p>not used: {escape(_some(plan.unused, _MOST_UNUSED))}</p>" if plan.unused else ""
+    unused = f"<p>not used: {escape(some_names(plan.unused, _MOST_UNUSED))}</p>" if plan.unused else ""
     return (
         f"<p>restore from <code>{escape(plan.path)}</code> ({escape(plan.format)})</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{rest}"
@@ -174,8 +175,3 @@ def shown(name: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _some(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

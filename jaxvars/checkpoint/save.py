@@ -13,7 +13,7 @@ from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
 from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.paths import STATE_FILE, local_path
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError, some_names
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
@@ -134,18 +134,14 @@ def _check_values(variables: Variables) -> None:
     holes = [name for name, leaf in zip(variables, variables._leaves, strict=True) if is_hole(leaf)]
     if holes:
         raise FailedPreconditionError(
-            f"Cannot save: attempting to use uninitialized values: {_some(holes)}. "
+            f"Cannot save: attempting to use uninitialized values: {some_names(holes)}. "
             "Write: variables = jv.variables_initializer(variables, rng)"
         )
     traced = [name for name, leaf in zip(variables, variables._leaves, strict=True) if isinstance(leaf, Tracer)]
     if traced:
         raise FailedPreconditionError(
-            f"Cannot save inside jit or another JAX transformation: {_some(traced)} have no values there. "
+            f"Cannot save inside jit or another JAX transformation: {some_names(traced)} have no values there. "
             "Return the variables and save outside."
         )
     for name in variables:
         variables[name]  # a value that was donated raises, and says to what
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

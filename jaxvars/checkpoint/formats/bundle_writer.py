@@ -37,12 +37,18 @@ from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.checkpoint.formats.protos import BYTES, FIXED32, VARINT, write_field
 from jaxvars.checkpoint.formats.table_writer import write_table
 from jaxvars.checkpoint.formats.tensor_slice import TensorSlice, even_slices, slice_key, write_slice
-from jaxvars.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, JaxvarsError, NotFoundError
+from jaxvars.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    JaxvarsError,
+    NotFoundError,
+    some_names,
+)
 
 __all__ = ["save_bundle"]
 
 _GLOBAL_STEP = "global_step"
-_MOST_SHOWN = 5
 
 
 def save_bundle(items: Sequence[Outgoing], prefix: str) -> None:
@@ -92,8 +98,7 @@ def _check(items: Sequence[Outgoing]) -> None:
 
 def _refuse(names: Sequence[str], what: str) -> None:
     if names:
-        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        raise InvalidArgumentError(f"Cannot save: {what} {', '.join(map(repr, names[:_MOST_SHOWN]))}{more}.")
+        raise InvalidArgumentError(f"Cannot save: {what} {some_names(list(map(repr, names)))}.")
 
 
 def _is_name(name: str) -> bool:

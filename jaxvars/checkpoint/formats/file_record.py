@@ -16,7 +16,7 @@ from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.orbax_record import EMPTY, Entry, decode_record, dtype_name, encode_record
 from jaxvars.checkpoint.formats.outgoing import Outgoing
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype
-from jaxvars.errors import DataLossError, InvalidArgumentError
+from jaxvars.errors import DataLossError, InvalidArgumentError, some_names
 
 __all__ = ["check_record", "dtype_in_file", "entry_of", "parse_record", "record_text", "refuse_names", "shown_type"]
 
@@ -85,8 +85,7 @@ def check_record(entries: Mapping[str, Entry], tensors: Mapping[str, TensorInfo]
     if differing:
         raise DataLossError(
             f"{what} is damaged, or another program changed it: it does not hold what its record says. "
-            f"Names that differ: {', '.join(differing[:5])}"
-            f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}."
+            f"Names that differ: {some_names(differing)}."
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
-from jaxvars.errors import InvalidArgumentError
+from jaxvars.errors import InvalidArgumentError, some_names
 from jaxvars.spec import VariableSpec
 from jaxvars.variables import Variables
 
@@ -88,8 +88,7 @@ def refuse_strings(items: Iterable[Outgoing], what: str) -> None:
     names = [item.name for item in items if item.dtype == np.dtype(object)]
     if names:
         raise InvalidArgumentError(
-            f"{what} cannot hold strings: {', '.join(names[:5])}"
-            f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}. "
+            f"{what} cannot hold strings: {some_names(names)}. "
             'Leave them out, or write TensorFlow\'s format: format="tf".'
         )
 

@@ -41,7 +41,7 @@ from jaxvars.checkpoint.formats.safetensors_header import (
     tensor_type,
 )
 from jaxvars.checkpoint.formats.safetensors_index import is_index, read_index
-from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
+from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError, some_names
 from jaxvars.spec import VariableSpec
 
 __all__ = ["SafetensorsSource", "save_safetensors"]
@@ -234,9 +234,7 @@ def _refuse(items: Sequence[Outgoing]) -> None:
     others = [f"{item.name} ({item.dtype})" for item in items if tensor_type(item.dtype) is None]
     if others:
         raise InvalidArgumentError(
-            f"{_FORMAT} has no type for {', '.join(others[:5])}"
-            f"{f' and {len(others) - 5} more' if len(others) > 5 else ''}. "
-            'Write: format="orbax", or format="npz"'
+            f'{_FORMAT} has no type for {some_names(others)}. Write: format="orbax", or format="npz"'
         )
     if any(item.name == METADATA for item in items):
         raise InvalidArgumentError(
