@@ -20,6 +20,36 @@ import numpy as np
 AGAIN = " (again: A/A control)"
 
 
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A goal: what one case of a table may cost, beside another case or by itself. Exactly one bound is given.
+
+    Examples::
+
+        Claim("jv.Variables", "raw tuple", at_most=1.03)         # at most 1.03 times the raw tuple
+        Claim("jv init", "jax.jit(Haiku init)", faster=8)        # at least 8 times as fast as Haiku
+        Claim("import jaxvars", "import jax", plus=30)           # at most 30 units of the table more
+        Claim("replace 1 of 100,000", at_most=30)                # at most 30 units of the table
+
+    Attributes:
+      case: the case that is judged.
+      base: what it is compared with, round by round: any case of the same table. None: nothing.
+      at_most: the highest ratio to `base`, or without a base the highest figure, in the table's unit.
+      faster: the lowest ratio of `base` to `case`: "at least 8 times as fast".
+      plus: by how much `case` may exceed `base`, in the table's unit.
+    """
+
+    case: str
+    base: str | None = None
+    at_most: float | None = None
+    faster: float | None = None
+    plus: float | None = None
+
+    def __post_init__(self) -> None:
+        if [self.at_most, self.faster, self.plus].count(None) != 2 or (self.base is None and self.at_most is None):
+            raise ValueError(f"a claim has one bound, and without a base that is at_most: {self}")
+
+
 @dataclasses.dataclass
 class Table:
     """Samples of several cases, and how to read them.
@@ -27,11 +57,12 @@ class Table:
     Attributes:
       title: what one sample is.
       unit: of the samples: ``"us"``, ``"ms"`` or ``"s"``.
-      samples: per case one figure per round.
+      samples: per case one figure per round; NaN for a round in which the case did not run.
       base: the case to which ratios are taken, or None.
-      goals: per case the highest ratio to `base` wanted.
-      limits: per case the highest median wanted, in `unit`.
+      goals: per case the highest ratio to `base` wanted: short for ``Claim(case, base, at_most=...)``.
+      limits: per case the highest median wanted, in `unit`: short for ``Claim(case, at_most=...)``.
       note: a line below the table.
+      claims: further goals, such as those that compare with a case other than `base`.
     """
 
     title: str
@@ -41,13 +72,48 @@ class Table:
     goals: dict[str, float] = dataclasses.field(default_factory=dict)
     limits: dict[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
+    claims: list[Claim] = dataclasses.field(default_factory=list)
 
-    def ratio(self, case: str) -> tuple[float, float, float]:
-        """Median, 10th and 90th percentile of the ratios to the base, round by round."""
-        assert self.base is not None
-        ratios = np.array(self.samples[case]) / np.array(self.samples[self.base])
-        low, middle, high = np.percentile(ratios, [10, 50, 90])
-        return float(middle), float(low), float(high)
+    def all_claims(self) -> list[Claim]:
+        """`goals`, `limits` and `claims` as one list."""
+        return [
+            *(Claim(case, self.base, at_most=ratio) for case, ratio in self.goals.items()),
+            *(Claim(case, at_most=limit) for case, limit in self.limits.items()),
+            *self.claims,
+        ]
+
+    def ratio(self, case: str, base: str | None = None) -> tuple[float, float, float]:
+        """Median, 10th and 90th percentile of the ratios to a case (by default the base), round by round."""
+        against = self.base if base is None else base
+        assert against is not None
+        return spread(np.array(self.samples[case]) / np.array(self.samples[against]))
+
+    def judge(self, claim: Claim) -> tuple[tuple[float, float, float], bool]:
+        """What a claim is about (median, 10th and 90th percentile), and whether its median holds."""
+        case = np.array(self.samples[claim.case])
+        if claim.base is None:
+            found = spread(case)
+        elif claim.faster is not None:
+            found = self.ratio(claim.base, claim.case)
+            return found, found[0] >= claim.faster
+        elif claim.plus is not None:
+            found = spread(case - np.array(self.samples[claim.base]))
+            return found, found[0] <= claim.plus
+        else:
+            found = self.ratio(claim.case, claim.base)
+        assert claim.at_most is not None
+        return found, found[0] <= claim.at_most
+
+
+def spread(samples: Any) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile of the samples that are no NaN."""
+    low, middle, high = np.nanpercentile(np.asarray(samples, float), [10, 50, 90])
+    return float(middle), float(low), float(high)
+
+
+def exponent(sizes: Sequence[int], times: Sequence[float]) -> float:
+    """The b of a * size**b that fits the times best, by least squares of the logarithms: 1 is linear growth."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
 def interleaved(
@@ -59,6 +125,7 @@ def interleaved(
     per: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     settle: Callable[[Any], Any] = lambda result: None,
+    every: Mapping[str, int] | None = None,
 ) -> dict[str, list[float]]:
     """Time each case in turn, shuffled anew each round; garbage is collected between rounds, not within.
 
@@ -70,6 +137,7 @@ def interleaved(
       per: how many things one call does; samples are per thing.
       clock: `time.thread_time` for what one thread computes by itself: other work on the machine adds less to it.
       settle: run on the last result outside the timed part (``jax.block_until_ready``).
+      every: for slow cases: in every how many rounds they run; the other rounds' samples are NaN.
 
     Returns:
       Per case its samples.
@@ -82,10 +150,13 @@ def interleaved(
     shuffle = random.Random(0).shuffle
     gc.disable()
     try:
-        for _ in range(rounds):
+        for number in range(rounds):
             shuffle(order)
             gc.collect()
             for name in order:
+                if every is not None and number % every.get(name, 1):
+                    samples[name].append(float("nan"))
+                    continue
                 case = cases[name]
                 result: Any = None
                 start = clock()
