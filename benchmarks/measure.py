@@ -63,6 +63,7 @@ class Table:
       limits: per case the highest median wanted, in `unit`: short for ``Claim(case, at_most=...)``.
       note: a line below the table.
       claims: further goals, such as those that compare with a case other than `base`.
+      size: how many things the table is about, where growth is shown.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Table:
     limits: dict[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
     claims: list[Claim] = dataclasses.field(default_factory=list)
+    size: int | None = None
 
     def all_claims(self) -> list[Claim]:
         """`goals`, `limits` and `claims` as one list."""
