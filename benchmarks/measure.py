@@ -151,6 +151,8 @@ def interleaved(
     order = list(cases)
     shuffle = random.Random(0).shuffle
     gc.disable()
+    gc.collect()
+    gc.freeze()  # a collection between rounds then looks only at what the cases left behind
     try:
         for number in range(rounds):
             shuffle(order)
@@ -168,6 +170,7 @@ def interleaved(
                 settle(result)
                 samples[name].append(elapsed / calls / per * scale)
     finally:
+        gc.unfreeze()
         gc.enable()
     return {name: samples[name] for name in cases}
 
