@@ -20,7 +20,7 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxvars import errors, initializers, regularizers, rules
+from jaxvars import errors, initializers
 from jaxvars.arg_scope import (
     add_arg_scope,
     arg_scope,
@@ -36,18 +36,6 @@ from jaxvars.assign import (
 )
 from jaxvars.errors import (
     JaxvarsError,
-)
-from jaxvars.gradients import (
-    grad,
-    value_and_grad,
-)
-from jaxvars.initialize import (
-    assert_variables_initialized,
-    global_variables_initializer,
-    is_variable_initialized,
-    local_variables_initializer,
-    report_uninitialized_variables,
-    variables_initializer,
 )
 from jaxvars.initializers import (
     constant_initializer,
@@ -67,24 +55,8 @@ from jaxvars.initializers import (
     variance_scaling_initializer,
     zeros_initializer,
 )
-from jaxvars.multi import MultiModel, multi_transform
 from jaxvars.partitioned import PartitionedVariable
 from jaxvars.partitioning import create_partitioned_variables
-from jaxvars.regularizers import (
-    no_regularizer,
-)
-from jaxvars.scattering import (
-    scatter_add,
-    scatter_div,
-    scatter_max,
-    scatter_min,
-    scatter_mul,
-    scatter_nd_add,
-    scatter_nd_sub,
-    scatter_nd_update,
-    scatter_sub,
-    scatter_update,
-)
 from jaxvars.scopes import (
     AUTO_REUSE,
     DeviceSpec,
@@ -122,7 +94,6 @@ from jaxvars.store import (
     next_rng_key,
     trainable_variables,
 )
-from jaxvars.template import Template, make_template
 from jaxvars.transform import Model, transform
 from jaxvars.variable import (
     Variable,
@@ -132,16 +103,82 @@ from jaxvars.variables import (
 )
 
 if TYPE_CHECKING:
-    from jaxvars import checkpoint, layers, losses, metrics, nn, placement, train
+    from jaxvars import checkpoint, layers, losses, metrics, nn, placement, regularizers, rules, train
+    from jaxvars.gradients import (
+        grad,
+        value_and_grad,
+    )
+    from jaxvars.initialize import (
+        assert_variables_initialized,
+        global_variables_initializer,
+        is_variable_initialized,
+        local_variables_initializer,
+        report_uninitialized_variables,
+        variables_initializer,
+    )
+    from jaxvars.multi import MultiModel, multi_transform
+    from jaxvars.regularizers import (
+        no_regularizer,
+    )
+    from jaxvars.scattering import (
+        scatter_add,
+        scatter_div,
+        scatter_max,
+        scatter_min,
+        scatter_mul,
+        scatter_nd_add,
+        scatter_nd_sub,
+        scatter_nd_update,
+        scatter_sub,
+        scatter_update,
+    )
+    from jaxvars.template import Template, make_template
 
-# Rooms that not every program enters; imported at the first use.
-_LAZY = frozenset({"checkpoint", "layers", "losses", "metrics", "nn", "placement", "train"})
+# What not every program uses, and the module that has it (a module is named by itself): imported at the first use.
+# A new name stands here (and in the block above) or among the imports at the top, and in `__all__`.
+_LAZY = {
+    "MultiModel": "multi",
+    "Template": "template",
+    "assert_variables_initialized": "initialize",
+    "checkpoint": "checkpoint",
+    "global_variables_initializer": "initialize",
+    "grad": "gradients",
+    "is_variable_initialized": "initialize",
+    "layers": "layers",
+    "local_variables_initializer": "initialize",
+    "losses": "losses",
+    "make_template": "template",
+    "metrics": "metrics",
+    "multi_transform": "multi",
+    "nn": "nn",
+    "no_regularizer": "regularizers",
+    "placement": "placement",
+    "regularizers": "regularizers",
+    "report_uninitialized_variables": "initialize",
+    "rules": "rules",
+    "scatter_add": "scattering",
+    "scatter_div": "scattering",
+    "scatter_max": "scattering",
+    "scatter_min": "scattering",
+    "scatter_mul": "scattering",
+    "scatter_nd_add": "scattering",
+    "scatter_nd_sub": "scattering",
+    "scatter_nd_update": "scattering",
+    "scatter_sub": "scattering",
+    "scatter_update": "scattering",
+    "train": "train",
+    "value_and_grad": "gradients",
+    "variables_initializer": "initialize",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return importlib.import_module(f"jaxvars.{name}")
-    raise AttributeError(f"module 'jaxvars' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'jaxvars' has no attribute {name!r}")
+    module = importlib.import_module(f"jaxvars.{_LAZY[name]}")
+    value = module if name == _LAZY[name] else getattr(module, name)
+    globals()[name] = value  # the next use finds it at once
+    return value
 
 
 def __dir__() -> list[str]:

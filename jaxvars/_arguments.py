@@ -16,16 +16,18 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = [
     "as_dtype",
@@ -238,7 +240,7 @@ def _python_array(value: Any) -> np.ndarray[Any, Any] | jax.Array:
     return array
 
 
-def _python_dtype(array: np.ndarray[Any, Any] | jax.Array) -> npt.DTypeLike:
+def _python_dtype(array: np.ndarray[Any, Any] | jax.Array) -> DTypeLike:
     if isinstance(array, jax.Array):
         return array.dtype
     if array.dtype.kind in "iu":

@@ -19,7 +19,12 @@ from jaxvars.errors import UnavailableError
 
 try:
     from jax import make_user_context, new_ref
-    from jax.extend.core import set_current_trace, take_current_trace
+
+    try:
+        # These of `jax.extend.core`, which imports Pallas with it: half of what `import jaxvars` would take.
+        from jax._src.core import set_current_trace, take_current_trace
+    except ImportError:
+        from jax.extend.core import set_current_trace, take_current_trace
 except ImportError as error:
     raise UnavailableError(
         f"jaxvars needs jax>=0.10.0 (this is {jax.__version__}): {error}. Run: pip install -U 'jax>=0.10'"

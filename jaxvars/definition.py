@@ -15,7 +15,6 @@ from jaxvars._source import user_site
 from jaxvars.errors import InvalidArgumentError, TransformError
 from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
 from jaxvars.initializers._calling import ZeroArgument
-from jaxvars.initializers._sliced import sliced_initializer
 from jaxvars.scopes.device_scope import current_home
 from jaxvars.scopes.request import in_name_scope
 from jaxvars.scopes.slicing import Partitioning
@@ -122,6 +121,8 @@ def _normalized(definition: Definition) -> Normalized:
     """The initializer; functions without arguments, which may read variables of this frame, are called here and now."""
     name, initializer, dtype = definition.name, definition.initializer, definition.dtype
     if definition.partitioning is not None and not is_constant(initializer):
+        from jaxvars.initializers._sliced import sliced_initializer  # here: few programs cut variables
+
         return sliced_initializer(initializer, definition.partitioning, dtype, name)
     made = as_initializer(initializer, definition.shape, dtype, name)
     if not isinstance(made.initializer, ZeroArgument):

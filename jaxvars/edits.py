@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from jaxvars.buffers import buffer_id, copied, is_concrete, unshared
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError, NotFoundError
-from jaxvars.rules import new_name, parse_rules, rename_map
 from jaxvars.scopes.device_scope import device_text
 from jaxvars.spec import TRAINABLE_VARIABLES, Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.state import State, checked_key
@@ -147,6 +146,8 @@ def copy_scope(state: S, source: str, target: str, trainable: bool | None) -> S:
 
 def rename(state: S, rules: Any, *, allow_unmatched: bool) -> S:
     """Return `state` under the names that `rules` give, all changed at once."""
+    from jaxvars.rules import new_name, parse_rules, rename_map  # here: `import jaxvars` does without
+
     direction = "In rename the pattern matches the present name, the replacement is the new one."
     parsed = parse_rules(rules, op="rename", direction=direction)
     layout, specs = state._layout, state.variable_specs

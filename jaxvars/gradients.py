@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from jaxvars import refusals
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
-from jaxvars.rules import parse_patterns
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
@@ -212,6 +211,8 @@ def selected_keys(variables: Variables, selection: Any, op: str) -> tuple[str, .
         return tuple(key for key in keys if key in trainable) or keys
     if callable(selection) and not hasattr(selection, "key"):
         return tuple(variables.select(selection))
+    from jaxvars.rules import parse_patterns  # here: `import jaxvars` does without
+
     matches = parse_patterns(selection, op=op).resolve(variables)
     trainable = set(selected_keys(variables, None, op))
     # A pattern means trainable variables, as TF1's collection with a scope does: slots and moving averages carry the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ from jaxvars.errors import InvalidArgumentError
 from jaxvars.layout import Layout
 from jaxvars.spec import is_hole, leaf_dtype
 from jaxvars.state import State
-from jaxvars.summary import Summary, describe, summarize
+
+if TYPE_CHECKING:
+    from jaxvars.summary import Summary
 
 __all__ = ["Variables"]
 
@@ -355,9 +357,13 @@ class Variables(State):
           >>> jv.Variables({"dense/kernel": jnp.ones((2, 3))}).summary().totals[-1].count
           6
         """
+        from jaxvars.summary import summarize  # here: `import jaxvars` does without
+
         return summarize(self, depth)
 
     def __repr__(self) -> str:
+        from jaxvars.summary import describe  # here: `import jaxvars` does without
+
         count, leaves = len(self), self._leaves
         shown = [f"{key} {describe(leaf)}" for key, leaf in zip(self._layout.keys[:_SHOWN], leaves, strict=False)]
         holes = sum(map(is_hole, leaves))

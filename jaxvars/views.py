@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from jaxvars.errors import InvalidArgumentError, NotFoundError, nearest_names
-from jaxvars.rules import parse_patterns, parse_values
 from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.state import State
 
@@ -90,6 +89,8 @@ def chosen(state: State, rules: Any, op: str, *, allow_unmatched: bool = False) 
         return _satisfying(state, cast("Callable[..., Any]", rules))
 
     def find() -> tuple[int, ...]:
+        from jaxvars.rules import parse_patterns  # here: `import jaxvars` does without
+
         matches = parse_patterns(rules, op=op).resolve(layout.keys, allow_unmatched=allow_unmatched)
         found = [matches[key] for key in layout.keys]
         return tuple(i for i, match in enumerate(found) if match is not None and match.replacement)
@@ -112,6 +113,8 @@ def _satisfying(state: State, predicate: Callable[..., Any]) -> tuple[int, ...]:
 
 def mapped(state: State, rules: Any, op: str, *, allow_unmatched: bool = False) -> dict[int, Any]:
     """Return position -> value for what rules pattern -> value say; positions without a rule are absent."""
+    from jaxvars.rules import parse_values  # here: `import jaxvars` does without
+
     layout = state._layout
     matches = parse_values(rules, op=op).resolve(layout.keys, allow_unmatched=allow_unmatched)
     found = {layout.index[key]: match for key, match in matches.items()}

@@ -107,9 +107,12 @@ class VarianceScaling(FloatInitializer):
         return _variance_scaling(shape, self.scale, self.mode, self.distribution)
 
 
+@dataclass(frozen=True, repr=False)
 class _Preset(FloatInitializer):
     """Variance scaling with everything but the seed and dtype chosen."""
 
+    seed: int | None = None
+    dtype: Any = FLOAT32
     preset: ClassVar[tuple[float, str, str]]
 
     def draw_for(self, shape: Shape) -> Draw:
@@ -117,7 +120,6 @@ class _Preset(FloatInitializer):
         return _variance_scaling(shape, *self.preset)
 
 
-@dataclass(frozen=True, repr=False)
 class GlorotUniform(_Preset):
     """Uniform within ``sqrt(6 / (in + out))``: the default (TF1: ``tf.glorot_uniform_initializer``).
 
@@ -132,13 +134,10 @@ class GlorotUniform(_Preset):
       True
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.glorot_uniform"
     preset: ClassVar[tuple[float, str, str]] = (1.0, "fan_avg", "uniform")
 
 
-@dataclass(frozen=True, repr=False)
 class GlorotNormal(_Preset):
     """Truncated normal of stddev ``sqrt(2 / (in + out))`` (TF1: ``tf.glorot_normal_initializer``).
 
@@ -152,13 +151,10 @@ class GlorotNormal(_Preset):
       (3, 4)
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.glorot_normal"
     preset: ClassVar[tuple[float, str, str]] = (1.0, "fan_avg", "truncated_normal")
 
 
-@dataclass(frozen=True, repr=False)
 class HeNormal(_Preset):
     """Truncated normal of stddev ``sqrt(2 / in)`` (TF1: ``tf.initializers.he_normal``).
 
@@ -172,13 +168,10 @@ class HeNormal(_Preset):
       (3, 4)
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.he_normal"
     preset: ClassVar[tuple[float, str, str]] = (2.0, "fan_in", "truncated_normal")
 
 
-@dataclass(frozen=True, repr=False)
 class HeUniform(_Preset):
     """Uniform within ``sqrt(6 / in)`` (TF1: ``tf.initializers.he_uniform``).
 
@@ -192,13 +185,10 @@ class HeUniform(_Preset):
       (3, 4)
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.he_uniform"
     preset: ClassVar[tuple[float, str, str]] = (2.0, "fan_in", "uniform")
 
 
-@dataclass(frozen=True, repr=False)
 class LecunNormal(_Preset):
     """Truncated normal of stddev ``sqrt(1 / in)`` (TF1: ``tf.initializers.lecun_normal``).
 
@@ -212,13 +202,10 @@ class LecunNormal(_Preset):
       (3, 4)
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.lecun_normal"
     preset: ClassVar[tuple[float, str, str]] = (1.0, "fan_in", "truncated_normal")
 
 
-@dataclass(frozen=True, repr=False)
 class LecunUniform(_Preset):
     """Uniform within ``sqrt(3 / in)`` (TF1: ``tf.initializers.lecun_uniform``).
 
@@ -232,8 +219,6 @@ class LecunUniform(_Preset):
       (3, 4)
     """
 
-    seed: int | None = None
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.lecun_uniform"
     preset: ClassVar[tuple[float, str, str]] = (1.0, "fan_in", "uniform")
 
