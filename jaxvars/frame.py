@@ -43,12 +43,23 @@ class _TraceToken:
     """Part of JAX's trace cache key while a frame is open; compared by identity."""
 
 
-class _ThreadToken(threading.local):
+class _Tokens:
+    """The two tokens that are good to go on with: under neither has JAX cached a body that touches a variable.
+
+    What JAX caches under the inner one, while a body is traced, are the functions that touch no variable, such as
+    those of `jax.numpy`: the next body finds them traced.
+    """
+
     def __init__(self) -> None:
-        self.token = _TraceToken()
+        self.outer = _TraceToken()
+        self.inner = _TraceToken()
 
 
-_thread = _ThreadToken()
+class _ThreadTokens(threading.local, _Tokens):
+    """Those of the thread, which go from one of its frames to the next."""
+
+
+_thread = _ThreadTokens()
 
 
 class Restart(BaseException):
@@ -145,7 +156,8 @@ class Frame:
         self._left = False
         self._names: Any = None
         self._token: Any = None
-        self._own_token: _TraceToken | None = None
+        self._tokens: _Tokens = _thread
+        self._inner_token = False
         # (key of a variable, collection that its handle was added to) -> names of the handles.
         self.joined: dict[tuple[str, str], set[str]] = {}
 
@@ -157,8 +169,9 @@ class Frame:
         self.trace = _compat.current_trace()
         self.eager = _compat.is_eager(self.trace)
         self.root = root
-        self._own_token = _TraceToken() if nested else None
-        self._token = trace_key(self._own_token or _thread.token)
+        # On closing, the token of the frame around it is back, so a frame must not wear out any of that one's.
+        self._tokens = _Tokens() if nested else _thread
+        self._token = trace_key(self._tokens.outer)
         self._token.__enter__()
         self._names = self.graph.as_current()
         self._names.__enter__()
@@ -232,19 +245,27 @@ class Frame:
         trace = _compat.current_trace()
         if trace is not self.trace:
             self._new_trace(trace)
+        elif self._inner_token:
+            self._use_token(inner=False)
 
     def _new_trace(self, trace: Any) -> None:
-        """Replace the token at the first touch in each inner trace, so that its body is traced anew each time."""
+        """Replace the token at the first touch in each inner trace, so that its body is traced anew each time.
+
+        The body was called under the present token, which is never used again.
+        """
         if trace in self._seen:
             return
         self._seen.add(trace)
-        token = _TraceToken()
-        if self._own_token is None:
-            _thread.token = token
+        if self._inner_token:
+            self._tokens.inner = _TraceToken()
         else:
-            self._own_token = token
+            self._tokens.outer = _TraceToken()
+        self._use_token(inner=True)
+
+    def _use_token(self, inner: bool) -> None:
+        self._inner_token = inner
         self._token.__exit__(None, None, None)
-        self._token = trace_key(token)
+        self._token = trace_key(self._tokens.inner if inner else self._tokens.outer)
         self._token.__enter__()
 
     def touch_python_state(self) -> None:
@@ -375,19 +396,27 @@ class Frame:
         inside = _compat.current_trace() is not self.trace
         if self._key_ref is None and not inside:
             self.keys_drawn += 1
-            return np.uint32(self.keys_drawn - 1)
+            return self._key_number(self.keys_drawn - 1)
         if inside and self.eager and self.may_stage:
             raise NeedsStaging
         refusals.check_inner_key(self, axis_name)
-        if self._key_ref is None:
-            with self.at_frame_level():
-                start = jax.numpy.uint32(self.keys_drawn)
-                self._key_ref = _compat.new_ref(start, kind="no_grad_no_remat")
-        counter: Any = self._key_ref
+        counter = self._key_counter()
         with _compat.set_current_trace(_compat.outside_maps(_compat.current_trace(), self.trace)):
             count = counter[...]
             counter[...] = count + np.uint32(1)
         return count
+
+    def _key_number(self, drawn: int) -> Any:
+        """The number of a random key before which this frame drew so many."""
+        return np.uint32(drawn)
+
+    def _key_counter(self) -> Any:
+        """The ref that counts random keys where they are drawn inside transforms."""
+        if self._key_ref is None:
+            with self.at_frame_level():
+                start = jax.numpy.uint32(self._key_number(self.keys_drawn))
+                self._key_ref = _compat.new_ref(start, kind="no_grad_no_remat")
+        return self._key_ref
 
 
 def current_frame(what: str = "get_variable") -> Frame:
