@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
@@ -171,26 +170,14 @@ class Slice(Variable):
 class PartSlot(Slot):
     """The slot of a slice: its value lives in the slot of the whole."""
 
-    __slots__ = ("number", "part", "whole")
-
     def __init__(self, whole: Slot, name: str, store_key: str, number: int, part: Part) -> None:
         self.whole = whole
         self.number = number
         self.part = part
-        constraint = whole.constraint
-        super().__init__(
-            cast(Frame, _InWhole(whole)),
-            name,
-            store_key,
-            part.shape,
-            whole.dtype,
-            None,
-            trainable=whole.trainable,
-            collections=whole.collections,
-            defined_at=whole.defined_at,
-            constraint=constraint.function if isinstance(constraint, SliceConstraint) else constraint,
-            placement=whole.placement,
-        )
+        facts = whole.facts
+        if isinstance(facts.constraint, SliceConstraint):
+            facts = facts._replace(constraint=facts.constraint.function)
+        super().__init__(cast(Frame, _InWhole(whole)), name, store_key, part.shape, whole.dtype, None, facts)
 
     @property
     def handle(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -241,8 +228,7 @@ def part_slots(whole: Slot, names: Sequence[str], partitioning: Partitioning) ->
     ]
 
 
-@dataclass(frozen=True)
-class SliceConstraint:
+class SliceConstraint(NamedTuple):
     """A constraint that is applied to each slice by itself, as TF1's optimizers did.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -23,15 +22,30 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _Way = Literal["positional", "keyword"]
 
 
-@dataclass(frozen=True)
 class Adapted:
-    """A user's initializer behind the signature ``(key, shape, dtype)``."""
+    """A user's initializer behind the signature ``(key, shape, dtype)``.
 
-    function: Callable[..., Any]
-    needs_key: bool
-    shape: _Way | None = "positional"
-    dtype: _Way | None = "positional"
-    partition_info: bool = False
+    Args:
+      function: the user's initializer.
+      needs_key: whether it takes a key, first.
+      shape: how it takes the shape, None for not at all.
+      dtype: how it takes the dtype.
+      partition_info: whether it takes TF1's ``partition_info``, by keyword.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        needs_key: bool,
+        shape: _Way | None = "positional",
+        dtype: _Way | None = "positional",
+        partition_info: bool = False,
+    ) -> None:
+        self.function = function
+        self.needs_key = needs_key
+        self.shape: _Way | None = shape
+        self.dtype: _Way | None = dtype
+        self.partition_info = partition_info
 
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: DType, partition_info: Any = None) -> Any:
         """Call the user's function with what it takes; `partition_info` says which slice of a whole it makes."""
@@ -49,12 +63,13 @@ class Adapted:
         return self.function(*arguments, **keywords)
 
 
-@dataclass(frozen=True)
 class ZeroArgument:
     """A user's function without arguments behind the signature ``(key, shape, dtype)``."""
 
-    function: Callable[[], Any]
-    needs_key: bool = False
+    needs_key = False
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
 
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: DType) -> Any:
         """Call the function; whether the value has this shape and dtype is for the caller to check."""

@@ -17,13 +17,23 @@ from jaxvars.initializers._base import FLOAT32, DType, Initializer, Shape
 __all__ = ["Constant", "Identity", "Ones", "Zeros"]
 
 
-def _filled(number: int, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-    # A view of one element: a sharded or very large variable never exists on the host as a whole.
-    return np.broadcast_to(np.asarray(number, dtype), shape)
-
-
 @dataclass(frozen=True, repr=False)
-class Zeros(Initializer):
+class _Filled(Initializer):
+    """The same number everywhere."""
+
+    dtype: Any = FLOAT32
+    number: ClassVar[int]
+
+    def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
+        """An array of that number."""
+        # A view of one element: a sharded or very large variable never exists on the host as a whole.
+        return np.broadcast_to(np.asarray(self.number, dtype), shape)
+
+    def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
+        return jnp.full(shape, self.number, dtype)
+
+
+class Zeros(_Filled):
     """Zeros; False for bool (TF1: ``tf.zeros_initializer``).
 
     Args:
@@ -35,19 +45,11 @@ class Zeros(Initializer):
       [0, 0]
     """
 
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.zeros"
-
-    def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-        """An array of zeros."""
-        return _filled(0, shape, dtype)
-
-    def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
-        return jnp.zeros(shape, dtype)
+    number: ClassVar[int] = 0
 
 
-@dataclass(frozen=True, repr=False)
-class Ones(Initializer):
+class Ones(_Filled):
     """Ones; True for bool (TF1: ``tf.ones_initializer``).
 
     Args:
@@ -59,15 +61,8 @@ class Ones(Initializer):
       [1.0, 1.0]
     """
 
-    dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.ones"
-
-    def constant_value(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-        """An array of ones."""
-        return _filled(1, shape, dtype)
-
-    def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
-        return jnp.ones(shape, dtype)
+    number: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, repr=False, eq=False)
