@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 __all__ = [
+    "NAMED_DTYPES",
     "as_dtype",
     "cast_host_value",
     "check_dtype_change",
@@ -50,8 +51,10 @@ _NAMED: dict[Any, str] = {
     "int": "int32",
 }
 _INT32 = np.iinfo(np.int32)
-# Names that mean the same with and without x64; almost every call asks for one of these.
-_FIXED: dict[Any, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "float16", "int32", "uint8", "bool")}
+#: Names that mean the same with and without x64; almost every call asks for one of these.
+NAMED_DTYPES: dict[Any, np.dtype[Any]] = {
+    name: np.dtype(name) for name in ("float32", "float16", "int32", "uint8", "bool")
+}
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -70,8 +73,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
       >>> as_dtype("float"), as_dtype(int), as_dtype(jnp.bfloat16)
       (dtype('float32'), dtype('int32'), dtype(bfloat16))
     """
-    if type(dtype) is str and dtype in _FIXED:
-        return _FIXED[dtype]
+    if type(dtype) is str and dtype in NAMED_DTYPES:
+        return NAMED_DTYPES[dtype]
     if isinstance(dtype, str | type | np.dtype):  # these hash
         return _written_dtype(cast(Any, dtype), jax.config.read("jax_enable_x64"))
     extended = _extended_dtype(dtype)

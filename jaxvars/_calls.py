@@ -64,7 +64,7 @@ class _IsJax(dict[str, bool]):
         return kind
 
 
-_is_jax = _IsJax()
+is_jax = _IsJax()
 
 
 def _transform_of(code: CodeType) -> str | None:
@@ -94,13 +94,13 @@ def jax_calls(root: FrameType | None, skip: int = 1) -> list[JaxCall]:
     frame: FrameType | None = sys._getframe(skip)
     body: FrameType | None = None
     while frame is not None and frame is not root:
-        if not _is_jax[frame.f_code.co_filename]:
+        if not is_jax[frame.f_code.co_filename]:
             body = frame
             frame = frame.f_back
             continue
         entry = frame
         transforms: list[str] = []
-        while frame is not None and frame is not root and _is_jax[frame.f_code.co_filename]:
+        while frame is not None and frame is not root and is_jax[frame.f_code.co_filename]:
             name = _transform_of(frame.f_code)
             if name is not None and name not in transforms:
                 transforms.append(name)

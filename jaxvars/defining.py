@@ -13,7 +13,7 @@ from jaxvars._arguments import as_dtype, shape_as_tuple
 from jaxvars._source import user_site
 from jaxvars.definition import Definition, Made, asked_for, compatible, expected
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, nearest_names
-from jaxvars.frame import Frame, Slot
+from jaxvars.frame import Facts, Frame, Slot
 from jaxvars.initializers import is_constant
 from jaxvars.refusals import at_site, defined, reusing
 from jaxvars.scopes.collections import GraphKeys, Pending, variable_collections
@@ -49,6 +49,9 @@ class PendingLoss(Pending):
 
 class DefiningFrame(Frame):
     """TF1's algorithm of `get_variable` and ``tf.Variable``, over abstract making."""
+
+    #: Who notes what the body of `scan_layers` asks for while it runs: then each call goes the long way.
+    recording: Any = None
 
     def holds(self, key: str) -> bool:
         """Whether a value was given from outside under this name."""
@@ -118,10 +121,11 @@ class DefiningFrame(Frame):
             partitioning.refuse_lone_slice(self, name)
             raise InvalidArgumentError(self._does_not_exist(name))
         given: Slot | None = None
-        if slot is None and (slot := (given := self.given_slot(name))) is None:
+        creators = slot is None and has_creators()
+        if slot is None and (creators or (slot := (given := self.given_slot(name))) is None):
             partitioning.refuse_lone_slice(self, name)
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
-            if has_creators():
+            if creators:
                 return self._create_through_scopes(definition, name, regularizer)
 
             def check(made: Slot) -> None:
@@ -256,8 +260,7 @@ class DefiningFrame(Frame):
                 self._join(part._slot, regularizer)
             return
         handle = Variable.of(slot)
-        for key in slot.collections:
-            self.graph.collections.add(key, handle)
+        self.graph.collections.add_plain(slot.facts.collections, handle)
         if regularizer is not None:
             self.graph.collections.add(GraphKeys.REGULARIZATION_LOSSES, PendingLoss(handle, regularizer))
 
@@ -358,19 +361,9 @@ class DefiningFrame(Frame):
         return self.graph.collections.get(name, scope)
 
     def _slot(self, definition: Definition, key: str, store_key: str | None, made: Made) -> Slot:
-        return Slot(
-            self,
-            key,
-            store_key,
-            made.hole.shape,
-            made.hole.dtype,
-            made.hole,
-            trainable=definition.trainable,
-            collections=variable_collections(definition.collections, definition.trainable),
-            defined_at=user_site(),
-            constraint=definition.constraint,
-            placement=made.placement,
-        )
+        collections = variable_collections(definition.collections, definition.trainable)
+        facts = Facts(definition.trainable, collections, user_site(), definition.constraint, made.placement)
+        return Slot(self, key, store_key, made.hole.shape, made.hole.dtype, made.hole, facts)
 
 
 def _asked(definition: Definition) -> dict[str, Any]:

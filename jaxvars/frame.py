@@ -14,25 +14,26 @@ own trace. Code of the model may run under other, inner traces (the body of a ``
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxvars import _compat, refusals
-from jaxvars._calls import jax_calls
+from jaxvars._calls import is_jax, jax_calls
 from jaxvars.errors import FailedPreconditionError, TransformError
 from jaxvars.scopes import Collections, NameGraph, outside_frame
 from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import is_hole
 from jaxvars.visits import Visits
 
-__all__ = ["Frame", "NeedsStaging", "Restart", "Slot", "current_frame", "open_frame", "trace_key"]
+__all__ = ["Facts", "Frame", "NeedsStaging", "Restart", "Slot", "current_frame", "open_frame", "trace_key"]
 
 _current: ContextVar[Frame | None] = ContextVar("jaxvars_frame", default=None)
 # Sits in JAX's trace cache keys; None outside of frames.
@@ -74,13 +75,27 @@ class NeedsStaging(BaseException):
     """Run this eager frame as one compiled program: it touches variables inside a transform."""
 
 
+class Facts(NamedTuple):
+    """What is fixed about a variable, and known to its layout."""
+
+    trainable: bool
+    collections: tuple[str, ...]
+    defined_at: str
+    constraint: Callable[[Any], Any] | None
+    placement: Any
+
+
 class Slot:
     """One variable in one frame: what is fixed about it, and its value while the frame is open."""
 
-    __slots__ = (
-        "asked", "collections", "constraint", "defined_at", "dtype", "frame", "gotten", "handle", "key", "partitioning",
-        "placement", "read_inside", "ref", "shape", "store_key", "trainable", "value", "written",
-    )  # fmt: skip
+    # What is so for most slots is the class's: one is made for each variable that is read.
+    asked: Any = None  # the collections that the code itself names
+    ref: Any = None
+    handle: Any = None
+    partitioning: Partitioning | None = None
+    gotten = False
+    read_inside = False
+    written = False
 
     def __init__(
         self,
@@ -90,12 +105,7 @@ class Slot:
         shape: tuple[int, ...],
         dtype: Any,
         value: Any,
-        *,
-        trainable: bool,
-        collections: tuple[str, ...],
-        defined_at: str = "",
-        constraint: Callable[[Any], Any] | None = None,
-        placement: Any = None,
+        facts: Facts,
     ) -> None:
         self.frame = frame
         self.key = key
@@ -103,18 +113,32 @@ class Slot:
         self.shape = shape
         self.dtype = dtype
         self.value = value
-        self.trainable = trainable
-        self.collections = collections
-        self.asked: Any = None  # the collections that the code itself names
-        self.defined_at = defined_at
-        self.constraint = constraint
-        self.placement = placement
-        self.ref: Any = None
-        self.handle: Any = None
-        self.partitioning: Partitioning | None = None
-        self.gotten = False
-        self.read_inside = False
-        self.written = False
+        self.facts = facts
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimizers touch it."""
+        return self.facts.trainable
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """The collections that it joins."""
+        return self.facts.collections
+
+    @property
+    def defined_at(self) -> str:
+        """``"file.py:line"``, "" if unknown."""
+        return self.facts.defined_at
+
+    @property
+    def constraint(self) -> Callable[[Any], Any] | None:
+        """What optimizers apply after each update, or None."""
+        return self.facts.constraint
+
+    @property
+    def placement(self) -> Any:
+        """A device string, a `PartitionSpec` or None."""
+        return self.facts.placement
 
 
 class Frame:
@@ -239,9 +263,18 @@ class Frame:
 
     # Where an access comes from
 
-    def touch(self) -> None:
-        """Note the JAX calls that the running code is in, at each access that makes or names something."""
-        self._visits.update(jax_calls(self.root, skip=3))
+    def touch(self, skip: int = 2) -> None:
+        """Note the JAX calls that the running code is in, at each access that makes or names something.
+
+        Args:
+          skip: how many of the innermost stack frames to pass over, known to be our own.
+        """
+        code: FrameType | None = sys._getframe(skip)
+        root = self.root
+        while code is not root and code is not None and not is_jax[code.f_code.co_filename]:
+            code = code.f_back
+        if (code is not root and code is not None) or self._visits.going_on:
+            self._visits.update(jax_calls(root, skip=skip + 1))
         trace = _compat.current_trace()
         if trace is not self.trace:
             self._new_trace(trace)

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 
 from jaxvars import _compat, refusals
 from jaxvars._source import user_site
-from jaxvars.buffers import is_deleted
+from jaxvars.buffers import is_concrete
 from jaxvars.defining import DefiningFrame
 from jaxvars.definition import Definition, Made, at_home, compatible, define
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
-from jaxvars.frame import Slot, trace_key
+from jaxvars.frame import Facts, Slot, trace_key
 from jaxvars.initializers import needs_key
+from jaxvars.layout import Layout
 from jaxvars.scopes.collections import variable_collections
-from jaxvars.scopes.getters import has_creators
 from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
@@ -141,6 +141,7 @@ class ApplyFrame(DefiningFrame):
     def __init__(self, variables: Variables, **options: Any) -> None:
         super().__init__(**options)
         self.given = variables
+        self._facts = _facts(variables._layout)
 
     def belongs(self, slot: Slot, collection: str) -> bool:
         """Whether a given variable was added to the collection before the frame began."""
@@ -156,7 +157,7 @@ class ApplyFrame(DefiningFrame):
     def given_slot(self, name: str) -> Slot | None:
         """Look up the given value: the way of almost every read, so without a `Definition`."""
         position = self.given._layout.index.get(name)
-        if position is None or name in self.slots or self.tf1_op_names or has_creators():
+        if position is None or name in self.slots or self.tf1_op_names:
             return None
         return self._given_slot(position, name, name)
 
@@ -168,25 +169,15 @@ class ApplyFrame(DefiningFrame):
         return self._given_slot(position, key, store_key)
 
     def _given_slot(self, position: int, key: str, store_key: str | None) -> Slot:
-        layout = self.given._layout
-        value = self.given._leaves[position]
-        if is_deleted(value):
-            self.given._raise_deleted(position, value)
-        core = layout.core
+        given = self.given
+        flat = given._flat
+        value = given._leaf(position) if flat is None else flat[position]
+        if is_concrete(value) and value.is_deleted():
+            given._raise_deleted(position, value)
         aval = getattr(value, "aval", None)  # the short way for arrays and tracers
-        return Slot(
-            self,
-            key,
-            store_key,
-            leaf_shape(value) if aval is None else aval.shape,
-            leaf_dtype(value) if aval is None else aval.dtype,
-            value,
-            trainable=core.trainable[position],
-            collections=core.collections[position],
-            defined_at=layout.defined_at[position],
-            constraint=core.constraints[position],
-            placement=layout.placement[position],
-        )
+        shape = leaf_shape(value) if aval is None else aval.shape
+        dtype = leaf_dtype(value) if aval is None else aval.dtype
+        return Slot(self, key, store_key, shape, dtype, value, self._facts[position])
 
     def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:
         """Check that the given value fits what the code asks for."""
@@ -201,6 +192,17 @@ class ApplyFrame(DefiningFrame):
         """End the frame, and let go of what it was given."""
         super().close()
         self.given = _NONE  # handles keep their frame, and a frame must not keep arrays
+
+
+def _facts(layout: Layout) -> tuple[Facts, ...]:
+    """What a layout knows about its variables, kept with it."""
+
+    def collect() -> tuple[Facts, ...]:
+        core, notes = layout.core, layout.notes
+        columns = (core.trainable, core.collections, notes.defined_at, core.constraints, notes.placement)
+        return tuple(map(Facts._make, zip(*columns, strict=True)))
+
+    return layout.cached("facts of slots", collect)
 
 
 class HandFrame(ApplyFrame):

@@ -19,6 +19,7 @@ from jaxvars.filling import as_key
 from jaxvars.frame import current_frame, open_frame
 from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype
+from jaxvars.quick import quick_get
 from jaxvars.scopes import GraphKeys, get_variable_scope, local_collections, request_variable
 from jaxvars.variable import Variable
 from jaxvars.variables import Variables
@@ -108,8 +109,13 @@ def get_variable(
       (['layer/w'], (2, 3))
     """
     try:
+        frame: Any = open_frame() or _frame("get_variable")
+        if partitioner is custom_getter is synchronization is aggregation is None:
+            handle = quick_get(frame, name, shape, dtype, initializer, regularizer, collections)
+            if handle is not None:
+                return handle
         return request_variable(
-            _frame("get_variable").get,
+            frame.get,
             name,
             shape=shape,
             dtype=dtype,

@@ -348,7 +348,7 @@ class Variable(ArrayOperators):
         )
 
     def __jax_array__(self) -> jax.Array:
-        return self.value
+        return self._slot.frame.read(self._slot)  # not through `value`: each operator of a tracer asks here
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.asarray(self.value, dtype)

@@ -40,16 +40,20 @@ class Visits:
 
     Args:
       graph: the names to take back when a body runs again.
+
+    Attributes:
+      going_on: the visits, empty where the code runs straight in the frame's function.
+      gotten: the slots gotten so far.
     """
 
     def __init__(self, graph: NameGraph) -> None:
         self._graph = graph
-        self._going_on: list[_Visit] = []
+        self.going_on: list[_Visit] = []
         self.gotten: list[Any] = []
 
     def update(self, calls: list[JaxCall]) -> None:
         """Note the JAX calls that the running code is in, innermost first."""
-        if not calls and not self._going_on:
+        if not calls and not self.going_on:
             return
         kept: list[_Visit] = []
         for call in reversed(calls):
@@ -61,19 +65,19 @@ class Visits:
                 self._start_over(visit)
                 visit.run = run
                 # What was noted inside the earlier run is over.
-                self._going_on = kept
+                self.going_on = kept
             kept.append(visit)
         # A call that is not on the stack has ended: another one of the same function is another visit.
-        self._going_on = kept
+        self.going_on = kept
 
     def clear(self) -> None:
         """Forget everything: stack frames keep the values in them alive."""
-        self._going_on.clear()
+        self.going_on.clear()
         self.gotten.clear()
 
     def _of(self, call: JaxCall) -> _Visit | None:
         entry = _stands_for(call.entry)
-        for visit in self._going_on:
+        for visit in self.going_on:
             if visit.entry == entry and visit.code is call.body.f_code:
                 return visit
         return None

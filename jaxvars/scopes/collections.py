@@ -95,6 +95,15 @@ class Collections:
             self._pending.add(key)
         self._lists.setdefault(key, []).append(item)
 
+    def add_plain(self, keys: Iterable[str], item: Any) -> None:
+        """Append `item`, which is no `Pending`, to each of the collections `keys`."""
+        lists = self._lists
+        for key in keys:
+            found = lists.get(key)
+            if found is None:
+                found = lists.setdefault(key, [])
+            found.append(item)
+
     def add_many(self, keys: str | Iterable[str], item: Any) -> None:
         """Append `item` to each of `keys`, once to a key listed twice (``tf.add_to_collections``)."""
         for key in (keys,) if isinstance(keys, str) else dict.fromkeys(keys):

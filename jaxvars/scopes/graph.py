@@ -13,7 +13,7 @@ from jaxvars.scopes.collections import Collections, CollectionsSnapshot
 from jaxvars.scopes.context import Context, current
 from jaxvars.scopes.counters import EMPTY
 from jaxvars.scopes.device_scope import open_devices
-from jaxvars.scopes.names import NameRegistry, check_scope_name, check_variable_name
+from jaxvars.scopes.names import NameRegistry, check_scope_name, check_variable_name, is_variable_name
 from jaxvars.scopes.scope import ROOT_DEFAULTS, new_scope
 
 __all__ = ["NameGraph", "NameSnapshot", "current_graph"]
@@ -81,7 +81,8 @@ class NameGraph:
         Raises:
           InvalidArgumentError: the name is not legal; nothing is taken.
         """
-        check_variable_name(full_name)
+        if not is_variable_name(full_name):
+            check_variable_name(full_name)
         return self.names.unique(full_name, take)
 
     def unique_variable_name(self, name: str | None, take: bool = True) -> str:

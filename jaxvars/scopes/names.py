@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from jaxvars._source import user_site
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["NameRegistry", "check_scope_name", "check_variable_name"]
+__all__ = ["NameRegistry", "check_scope_name", "check_variable_name", "is_variable_name"]
 
 _ROOT = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 _NESTED = re.compile(r"[A-Za-z0-9_.\\/>-]*")
@@ -29,6 +29,12 @@ def _is_root_name(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_nested_name(name: str) -> bool:
     return _NESTED.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=1 << 15)
+def is_variable_name(name: str) -> bool:
+    """Whether `check_variable_name` lets a name pass."""
+    return _ROOT.fullmatch(name) is not None and name[-1] != "/"
 
 
 def check_scope_name(name: str, nested: bool) -> None:
@@ -69,7 +75,7 @@ def check_variable_name(full_name: str) -> None:
     Example:
       >>> check_variable_name("conv1/weights")
     """
-    if not _is_root_name(full_name) or full_name[-1] == "/":
+    if not is_variable_name(full_name):
         raise InvalidArgumentError(_complaint(full_name, f"Variable name {full_name!r}", "root scope name"))
 
 
@@ -136,12 +142,11 @@ class NameRegistry:
         used = self._used
         with self._lock:
             count = used.get(key)
-            if count is None and not take:
-                return name
             if count is None:  # the usual case; _mark is written out, for speed
-                if self.journal is not None:
-                    self.journal.append(partial(self._set, key, None))
-                used[key] = 1
+                if take:
+                    if self.journal is not None:
+                        self.journal.append(partial(self._set, key, None))
+                    used[key] = 1
                 return name
             if take:
                 self._mark(key, count + 1)
