@@ -128,11 +128,12 @@ def interleaved(
     clock: Callable[[], float] = time.perf_counter,
     settle: Callable[[Any], Any] = lambda result: None,
     every: Mapping[str, int] | None = None,
+    warm: int = 2,
 ) -> dict[str, list[float]]:
     """Time each case in turn, shuffled anew each round; garbage is collected between rounds, not within.
 
     Args:
-      cases: functions without arguments; each runs twice beforehand.
+      cases: functions without arguments.
       rounds: how many samples per case.
       calls: how many calls one sample is the mean of.
       scale: 1e6 for microseconds, 1e3 for milliseconds.
@@ -140,13 +141,14 @@ def interleaved(
       clock: `time.thread_time` for what one thread computes by itself: other work on the machine adds less to it.
       settle: run on the last result outside the timed part (``jax.block_until_ready``).
       every: for slow cases: in every how many rounds they run; the other rounds' samples are NaN.
+      warm: how often each case runs beforehand.
 
     Returns:
       Per case its samples.
     """
     for case in cases.values():
-        settle(case())
-        settle(case())
+        for _ in range(warm):
+            settle(case())
     samples: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     shuffle = random.Random(0).shuffle

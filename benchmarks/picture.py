@@ -43,18 +43,12 @@ def draw(sections: list[SectionResult], path: Path) -> None:
     grown = [table for section in sections for table in section.tables if table.size is not None]
     with plt.rc_context(style):
         rows = len(compared) + len({section.name for section, _ in compared})
-        heights = [0.26 * rows, *([4.6] if grown else [])]
-        figure, axes = plt.subplots(
-            len(heights),
-            1,
-            figsize=(11, sum(heights) + 2.2),
-            height_ratios=heights,
-            squeeze=False,
-            layout="constrained",
-        )
-        _draw_ratios(axes[0][0], compared)
+        heights = [0.25 * rows + 1.2, *([5.4] if grown else [])]
+        figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+        _draw_ratios(parts[0][0].subplots(), compared)
         if grown:
-            _draw_growth(axes[1][0], grown)
+            _draw_growth(parts[1][0].subplots(), grown)
         figure.savefig(path, facecolor=PAPER, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(figure)
 
@@ -151,7 +145,7 @@ def _legend(axes: Any, kinds: set[str]) -> None:
         for name, (color, _) in LIBRARIES.items()
         if name in kinds
     ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.3, 1.0), ncols=len(handles), frameon=False,
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.24, 1.0), ncols=len(handles), frameon=False,
                 columnspacing=1.4, handletextpad=0.2, borderaxespad=2.2)  # fmt: skip
 
 

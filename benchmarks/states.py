@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxvars as jv
 from benchmarks import peers
@@ -19,7 +21,7 @@ def names(count: int) -> list[str]:
 
 def values(count: int) -> list[Any]:
     """N scalars, each in a buffer of its own."""
-    return [jnp.float32(i) + 0 for i in range(count)]
+    return jax.device_put([np.float32(i) for i in range(count)])
 
 
 def variables(count: int) -> jv.Variables:
