@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from jaxvars._turned import turned
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError
-from jaxvars.rules import Rule, new_name, parse_patterns, parse_rules, parse_values, rename_map
+from jaxvars.rules import Rule, RuleSet, new_name, parse_patterns, parse_rules, parse_values, rename_map
 from jaxvars.spec import VariableSpec
 
 NAMES = ["conv1/weights", "conv1/biases", "conv10/weights", "logits/kernel", "step"]
@@ -146,3 +146,58 @@ def test_bad_rules_say_what_is_wrong(rules, error, text):
 def test_patterns_choose_and_leave_out():
     rules = parse_patterns([("conv1/biases", None), ("conv10/", False), "conv.*"], op="select")
     assert [name for name in NAMES if (m := rules.match(name)) and m.replacement] == ["conv1/weights"]
+
+
+# -- many rules -----------------------------------------------------------------------------------------------
+
+ODD_NAMES = ["a", "a/b", "a/b/c", "a.b", "a.b/c", "a-b/c", "s1/w", "s10/w", "s1/t/w", "x+y"]
+PATTERNS = [
+    "a",
+    "a/",
+    "a/b",
+    "a/b/",
+    r"a\.b",
+    r"a\.b/",
+    "a.b",
+    "a.b/",
+    r"a\-b/c",
+    "/",
+    ".*",
+    "s1/",
+    "s.*/",
+    "s1/(.*)",
+    "x+y",
+    "no",
+]
+
+
+@given(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=8))
+def test_patterns_found_by_lookup_match_as_if_tried_in_order(patterns):
+    rules = parse_values([(pattern, number) for number, pattern in enumerate(patterns)], op="labels")
+    for name in ODD_NAMES:
+        tried = [found for number in range(len(rules)) if (found := rules._try(number, name))]
+        found = rules.match(name)
+        assert (found and found.number) == (tried[0].number if tried else None), name
+    idle = [n for n in range(len(rules)) if not any(rules._try(n, name) for name in ODD_NAMES)]
+    assert rules._without_name(list(range(len(rules))), ODD_NAMES) == idle
+
+
+def test_a_rule_per_name_is_tried_on_that_name_only(monkeypatch):
+    names = [f"s{i}/w" for i in range(300)]
+    scoped = parse_rules([(f"s{i}/", f"t{i}/") for i in range(300)], op="rename")
+    exact = parse_rules({name: f"new/{name}" for name in names}, op="rename")
+    tries = []
+    trial = RuleSet._try
+    monkeypatch.setattr(RuleSet, "_try", lambda self, number, name: tries.append(name) or trial(self, number, name))
+    for rules in (scoped, exact):
+        tries.clear()
+        assert len(rename_map(names, rules)) == 300
+        assert len(tries) == 300
+
+
+def test_nearest_names_are_searched_for_a_few_of_many_rules_only():
+    with pytest.raises(NotFoundError) as caught:
+        parse_rules({f"layer{i}/weigths": None for i in range(50)}, op="rename").resolve(["layer1/weights"])
+    lines = str(caught.value).splitlines()
+    assert len([line for line in lines if line.startswith("  rule ")]) == 50
+    assert len([line for line in lines if "nearest: layer1/weights" in line]) == 10

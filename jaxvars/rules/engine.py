@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from jaxvars._turned import turned
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
+from jaxvars.rules.literals import Literals, with_scopes
 from jaxvars.rules.steps import Target, ValueTransform
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
 Rules: TypeAlias = "str | Sequence[Any] | Mapping[Any, Any]"
 Transform: TypeAlias = Callable[[Any], Any]
 
+_HINTS = 10  # rules without a match for which the nearest names are searched: each search goes through all names
 _BELOW = "_below_"  # the group that holds what follows a pattern ending in "/"
 
 
@@ -103,17 +105,21 @@ class RuleSet:
         self.names = names
         self.direction = direction
         self._compiled = [_compile(rule, op, number, names) for number, rule in enumerate(self.rules)]
+        self._literals = Literals([rule.pattern for rule in self.rules])
 
     def __len__(self) -> int:
         return len(self.rules)
 
     def match(self, name: str) -> Match | None:
         """Return what the first rule that matches says of `name`, None where no rule does."""
-        for number in range(len(self.rules)):
+        literal = self._literals.first(name)
+        for number in self._literals.others:
+            if literal is not None and number > literal:
+                break
             found = self._try(number, name)
             if found is not None:
                 return found
-        return None
+        return None if literal is None else self._try(literal, name)
 
     def _try(self, number: int, name: str) -> Match | None:
         rule = self.rules[number]
@@ -152,17 +158,29 @@ class RuleSet:
             won = {match.number for match in result.values() if match is not None}
             idle = [number for number in range(len(self.rules)) if number not in won]
             # A rule whose names were all taken by earlier rules did match: a last catch-all is no mistake.
-            unmatched = [n for n in idle if not any(self._try(n, name) for name in names)]
+            unmatched = self._without_name(idle, names)
             if unmatched:
                 raise NotFoundError(self._unmatched_text(unmatched, names))
         return result
+
+    def _without_name(self, numbers: list[int], names: list[str]) -> list[int]:
+        """Those of these rules that match none of the names."""
+        texts = self._literals.texts
+        known = with_scopes(names) if any(number in texts for number in numbers) else set[str]()
+
+        def matches(number: int) -> bool:
+            if number in texts:
+                return texts[number] in known or self.rules[number].pattern in known
+            return any(self._try(number, name) for name in names)
+
+        return [number for number in numbers if not matches(number)]
 
     def _unmatched_text(self, unmatched: list[int], names: list[str]) -> str:
         count = len(self.rules)
         subject = f"{len(unmatched)} of {count} rules match" if count > 1 else "the rule matches"
         lines = [f"{self.op}: {subject} none of the {len(names)} names:"]
-        for number in unmatched:
-            near = _nearest(self.rules[number].pattern, names)
+        for place, number in enumerate(unmatched):
+            near = _nearest(self.rules[number].pattern, names) if place < _HINTS else []
             hint = f"   nearest: {', '.join(near)}" if near else ""
             lines.append(f"  rule {number + 1}: {_line(self.rules[number], self.names)}{hint}")
         lines.extend(self._turned_lines(unmatched, names))
