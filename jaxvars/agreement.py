@@ -11,6 +11,8 @@ from jaxvars.variables import Variables
 
 __all__ = ["check_agreement", "mismatch_error"]
 
+_HINTS = 10  # missing names for which the nearest are searched: each search goes through all names
+
 
 def check_agreement(model: Any, wanted: Variables, given: Variables) -> None:
     """Raise one error for all values of `given` whose shape or dtype `model` does not ask for."""
@@ -44,8 +46,12 @@ def mismatch_error(
             problems[name] = problem
     specs = wanted.variable_specs
     lines: list[str] = []
+    searches = 0
     for name, problem in problems.items():
-        near = nearest_names(name, given) if problem == "missing" else []
+        near: list[str] = []
+        if problem == "missing" and searches < _HINTS:
+            searches += 1
+            near = nearest_names(name, given)
         hint = f" (there is {', '.join(near)})" if near else ""
         site = specs[name].defined_at if name in specs else ""
         lines.append(f"    {name}: {problem}{hint}{f', asked for at {site}' if site else ''}")

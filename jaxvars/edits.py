@@ -26,6 +26,8 @@ __all__ = ["cast", "copy_scope", "in_collections", "merge", "moved", "rename", "
 
 S = TypeVar("S", bound=State)
 
+_HINTS = 10  # problems for which the nearest names are searched: each search goes through all names
+
 
 def replace(state: S, values: Mapping[Any, Any]) -> S:
     """Return `state` with these values in place of the old ones, after the checks of `jv.assign`."""
@@ -38,7 +40,7 @@ def replace(state: S, values: Mapping[Any, Any]) -> S:
     problems: list[JaxvarsError] = []
     for ref, value in values.items():
         try:
-            position = state._position(ref)
+            position = state._position(ref) if len(problems) < _HINTS else _known_position(state, ref)
             if position in ready:
                 raise InvalidArgumentError(f'"{state._layout.keys[position]}" is given twice.')
             ready[position] = _replacement(state, position, value)
@@ -52,6 +54,14 @@ def replace(state: S, values: Mapping[Any, Any]) -> S:
         leaves[position] = copied(value) if number is not None and number in kept else value
         kept.add(number)
     return state._with_leaves(leaves)
+
+
+def _known_position(state: State, ref: Any) -> int:
+    """The position of `ref`, or an error that does not search for names like it."""
+    position = state._find(ref)
+    if position is None:
+        raise NotFoundError(f'variable "{checked_key(ref)}" does not exist.')
+    return position
 
 
 def _replacement(state: State, position: int, value: Any) -> Any:
