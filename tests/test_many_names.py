@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxvars as jv
@@ -40,7 +41,7 @@ def test_apply_without_many_of_the_variables(searches: list[str]):
         for i in range(COUNT):
             jv.get_variable(f"v{i}", [])
 
-    variables = jv.Variables({f"v{i}": 1.0 for i in range(0, COUNT, 2)})
+    variables = jv.Variables({f"v{i}": jnp.float32(1) for i in range(0, COUNT, 2)})
     with pytest.raises(NotFoundError, match=f"{COUNT // 2} variables do not fit") as caught:
         jv.transform(fn).apply(variables)
     text = str(caught.value)
