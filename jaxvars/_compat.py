@@ -31,11 +31,21 @@ except ImportError as error:
     ) from error
 
 try:
-    from jax._src.core import trace_ctx as _trace_context
+    from jax._src import core as _core
 
-    def current_trace() -> Any:
-        """Return the trace that JAX operations are bound to now."""
-        return _trace_context.trace
+    if hasattr(_core, "trace_state_strong_ref"):
+        _trace_state = _core.trace_state_strong_ref
+
+        def current_trace() -> Any:
+            """Return the trace that JAX operations are bound to now."""
+            return _trace_state.value  # what the property below reads
+
+    else:
+        _trace_context = _core.trace_ctx
+
+        def current_trace() -> Any:
+            """Return the trace that JAX operations are bound to now."""
+            return _trace_context.trace
 
     current_trace()
 except (ImportError, AttributeError):
@@ -58,6 +68,7 @@ __all__ = [
     "make_user_context",
     "new_ref",
     "outside_maps",
+    "own_trace",
     "refuse_as_operand",
     "set_current_trace",
     "used_arguments",
@@ -114,6 +125,11 @@ def is_leaked(value: Any, trace: Any) -> bool:
     if not isinstance(value, Tracer):
         return False
     return all(value._trace is not t for t in enclosing_traces(trace, None))
+
+
+def own_trace(value: Any) -> Any:
+    """Return a context manager under which operations belong to the trace that `value` belongs to."""
+    return set_current_trace(value._trace) if isinstance(value, Tracer) else jax.ensure_compile_time_eval()
 
 
 def abandon(trace: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -109,7 +109,7 @@ def merge(left: S, right: State, *, keep_specs: bool = False) -> S:
     plan = ("merge", id(other), tuple(takes), keep_specs)
     _, merged, sources = layout.cached(plan, lambda: _merge_plan(left, right, takes, keep_specs))
     sides = (left._leaves, right._leaves)
-    return left._of(merged, unshared(sides[side][i] for side, i in sources))
+    return left._renewed(merged, unshared(sides[side][i] for side, i in sources))
 
 
 def _merge_plan(left: State, right: State, takes: list[bool], keep_specs: bool) -> tuple[Any, Any, Any]:
@@ -198,8 +198,10 @@ def with_flags(state: S, flags: Mapping[int, bool]) -> S:
     return state.from_specs(pairs)
 
 
-def in_collections(state: S, members: Iterable[tuple[str, str]]) -> S:
+def in_collections(state: S, members: Collection[tuple[str, str]]) -> S:
     """Return `state` with these (key, collection) memberships added; keys that it does not have are passed over."""
+    if not members:
+        return state
     specs, index = state.variable_specs, state._layout.index
     added = [(key, name) for key, name in members if key in index and name not in specs[key].collections]
     if not added:
@@ -256,7 +258,7 @@ def moved(state: S, targets: Mapping[int, Any]) -> S:
     for i in targets.keys() - set(values):
         leaves[i] = leaves[i].update(sharding=_sharding(targets[i]))
     layout = state._layout.with_placement({i: _note(target) for i, target in targets.items()})
-    return state._of(layout, tuple(leaves))
+    return state._renewed(layout, leaves)
 
 
 def _sharding(target: Any) -> Any:

@@ -134,13 +134,9 @@ def _differentiate(
     split: Callable[[Any], tuple[Any, Any]],
 ) -> tuple[tuple[Any, Any], Variables]:
     positions = [variables._layout.index[key] for key in keys]
-    leaves = variables._leaves
 
     def inner(selected: Variables) -> tuple[jax.Array, Any]:
-        merged = list(leaves)
-        for position, leaf in zip(positions, selected._leaves, strict=True):
-            merged[position] = leaf
-        loss, aux = split(loss_fn(variables._with_leaves(merged), *args, **kwargs))
+        loss, aux = split(loss_fn(variables._with_part(positions, selected), *args, **kwargs))
         return _scalar(loss, loss_fn), aux
 
     try:
@@ -158,8 +154,7 @@ def subset(variables: Variables, keys: tuple[str, ...]) -> Variables:
     layout = variables._layout
     positions = [layout.index[key] for key in keys]
     part = layout.cached(("jaxvars.gradients.subset", keys), lambda: layout.subset(positions))
-    leaves = variables._leaves
-    return Variables._of(part, tuple(leaves[position] for position in positions))
+    return variables._part(positions, part)
 
 
 def check_variables(variables: Any, call: str) -> None:

@@ -8,8 +8,8 @@ it is asked for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn, Self, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,9 @@ class State(Mapping[str, jax.Array]):
     """Immutable mapping from names to values, one pytree node. Use it as `Variables`."""
 
     __slots__ = ("__weakref__", "_chunks", "_flat", "_layout")
+
+    #: Whether variables share buffers; see `Variables.packed`.
+    _is_packed: ClassVar[bool] = False
 
     _layout: Layout
     _flat: tuple[Any, ...] | None
@@ -129,6 +132,37 @@ class State(Mapping[str, jax.Array]):
     def _with_leaves(self, leaves: Iterable[Any]) -> Self:
         """Return the same layout over other leaves, given in key order; not checked."""
         return self._of(self._layout, tuple(leaves))
+
+    def _renewed(self, layout: Layout, leaves: Iterable[Any]) -> Self:
+        """Return a state of another layout and its leaves, kept as this one is: packed where this one is packed."""
+        return self._of(layout, tuple(leaves))
+
+    def _alike(self, other: Any) -> Any:
+        """Return `other`, a state, kept as this one is."""
+        return other
+
+    def _abstract(self) -> Self:
+        """Return the shapes and dtypes of the values, as the same layout over `jax.ShapeDtypeStruct`."""
+        return self._of(self._layout, tuple([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self._leaves]))
+
+    def _paired(self, names: Mapping[str, str]) -> dict[int, int] | None:
+        """Which buffer holds the partners (name -> its partner's name) of the variables in each, in the same order.
+
+        None where the state is not packed, or partners lie otherwise.
+        """
+        return None
+
+    def _part(self, positions: Sequence[int], layout: Layout) -> Any:
+        """Return the state of just these ascending positions, whose layout is `layout`."""
+        leaves = self._leaves
+        return self._of(layout, tuple([leaves[position] for position in positions]))
+
+    def _with_part(self, positions: Sequence[int], part: State) -> Self:
+        """Return the state with the values at `positions` replaced by those of `part`."""
+        leaves = list(self._leaves)
+        for position, leaf in zip(positions, part._leaves, strict=True):
+            leaves[position] = leaf
+        return self._with_leaves(leaves)
 
     def _set(self, key: str, value: Any) -> Self:
         """Return a state with the value of `key` replaced, in O(sqrt N); not checked."""

@@ -24,17 +24,12 @@ def view(state: S, name: Any, positions: Callable[[], Iterable[int]]) -> S:
         return found, layout.subset(found)
 
     found, smaller = layout.cached(name, find)
-    return state if smaller is layout else _only(state, found, smaller)
+    return state if smaller is layout else state._part(found, smaller)
 
 
 def taken(state: S, positions: tuple[int, ...]) -> S:
     """Return the state of just these ascending positions."""
-    return _only(state, positions, state._layout.subset(positions))
-
-
-def _only(state: S, positions: tuple[int, ...], layout: Any) -> S:
-    leaves = state._leaves
-    return state._of(layout, tuple([leaves[i] for i in positions]))
+    return state._part(positions, state._layout.subset(positions))
 
 
 def in_scope(state: State, scope: str) -> list[int]:

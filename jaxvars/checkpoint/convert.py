@@ -201,7 +201,7 @@ class _Making:
         if error is not None:
             raise error
         noted = file_dtypes(self.reader, [row for row in plan if row.is_restored], into)
-        into = into._of(into._layout.with_file_dtypes(noted), into._leaves)
+        into = into._renewed(into._layout.with_file_dtypes(noted), into._leaves)
         specs, rows = into.variable_specs, {row.target: row for row in plan}
         departures: list[Departure] = []
         sources: dict[str, tuple[str, ...]] = {}

@@ -112,7 +112,7 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
                 meter(row.target, row.nbytes)
     layout = into._layout
     leaves = tuple(values.get(name, leaf) for name, leaf in zip(layout.keys, into._leaves, strict=True))
-    return into._of(layout.with_file_dtypes(file_dtypes(reader, rows, into)), leaves)
+    return into._renewed(layout.with_file_dtypes(file_dtypes(reader, rows, into)), leaves)
 
 
 def file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:

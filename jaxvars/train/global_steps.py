@@ -67,7 +67,7 @@ def create_global_step(variables: Variables | None = None) -> Any:
         (specs[key], variables._leaves[variables._layout.index[key]]) for key in variables._layout.creation_order
     ]
     spec = VariableSpec(_NAME, (), dtype, False, _COLLECTIONS, defined_at=user_site())
-    return Variables.from_specs([*pairs, (spec, jnp.zeros((), dtype))])
+    return variables._alike(Variables.from_specs([*pairs, (spec, jnp.zeros((), dtype))]))
 
 
 @overload

@@ -24,7 +24,7 @@ from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.state import key_of
 from jaxvars.train.averaging import check_decay, is_averaged_dtype, moved, rest_of
 from jaxvars.train.frame_averages import FrameAverages
-from jaxvars.train.updates import replaced, shortened
+from jaxvars.train.updates import combined, shortened
 from jaxvars.variable import Variable
 from jaxvars.variables import Variables
 
@@ -137,7 +137,8 @@ class ExponentialMovingAverage:
                 pairs[name] = (present[0], _own(value))
         if wrong:
             raise InvalidArgumentError("shadows of another shape than their variables:\n" + "\n".join(wrong))
-        return in_collections(Variables.from_specs(pairs.values()), [(key, _MEMBERS) for key in keys])
+        added = Variables.from_specs(pairs.values())
+        return variables._alike(in_collections(added, [(key, _MEMBERS) for key in keys]))
 
     @overload
     def apply(self, variables: Variables, var_list: Any = None) -> Variables: ...
@@ -174,10 +175,7 @@ class ExponentialMovingAverage:
         rest = self._rest(lambda ref: _scalar(variables, ref))
         if is_concrete(rest) and rest.committed:
             rest = np.asarray(rest)  # the counter may lie on another device than the variables
-        shadows = {key: self.average_name(key) for key in keys}
-        return replaced(
-            variables, {name: _moved(variables[name], variables[key], rest) for key, name in shadows.items()}
-        )
+        return combined(variables, {self.average_name(key): key for key in keys}, lambda s, v: _moved(s, v, rest))
 
     def averaged(self, variables: Variables) -> Variables:
         """Return the state with the shadows' values in place of those of their variables, to evaluate with.
@@ -194,7 +192,7 @@ class ExponentialMovingAverage:
                 f"shadows missing for {self!r}: there are none. Write: variables = ema.init(variables)"
             )
         self._check_values(variables, keys, shadows_only=True)
-        return replaced(variables, {key: jnp.copy(variables[self._shadow(key)]) for key in keys})
+        return combined(variables, {key: self._shadow(key) for key in keys}, lambda _, shadow: jnp.copy(shadow))
 
     # Both
 

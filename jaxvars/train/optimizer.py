@@ -46,6 +46,9 @@ class Optimizer:
         need no number.
       scope: the variable scope in which TF1 code built the optimizer, for the names of its checkpoints: ``"train"``
         gives ``train/<variable>/<name>`` and ``train/beta1_power``.
+      elementwise: promise that the change of an element depends on that element, its gradients and what all share, as
+        in ``optax.adam`` or after ``optax.clip_by_global_norm``, and not on its variable, as in ``optax.lars`` or
+        ``optax.adafactor``. Packed variables (`Variables.packed`) are then changed buffer by buffer.
 
     Raises:
       UnavailableError: optax is not installed.
@@ -74,6 +77,7 @@ class Optimizer:
         *,
         number: int | None = None,
         scope: str = "",
+        elementwise: bool = False,
     ) -> None:
         optax = require_optax()
         if not (callable(getattr(optax_tx, "init", None)) and callable(getattr(optax_tx, "update", None))):
@@ -91,6 +95,7 @@ class Optimizer:
         self._prefix = f"{scope.strip('/')}/" if scope.strip("/") else ""
         self._names: SlotNames = FieldNames(name, number, self._prefix)
         self._wants_step = False
+        self._elementwise = elementwise
         self._templates: dict[Any, Any] = {}
 
     @property
@@ -134,7 +139,7 @@ class Optimizer:
         if not missing:
             return variables
         values = self._initial_values(params, leaves)
-        return _with_slots(variables, [(leaves[i], claims[i], values[i]) for i in missing])
+        return variables._alike(_with_slots(variables, [(leaves[i], claims[i], values[i]) for i in missing]))
 
     def slots(self, variables: Variables) -> Variables:
         """The optimizer's own variables, as a view (TF1: `optimizer.variables()`).
@@ -184,7 +189,7 @@ class Optimizer:
         claims = self._names.claim(variables, leaves)
         _check_shapes(variables, leaves, claims)
         values = [updates.stored(leaf) for leaf in jax.tree.leaves(state)]
-        return _with_slots(variables, list(zip(leaves, claims, values, strict=True)))
+        return variables._alike(_with_slots(variables, list(zip(leaves, claims, values, strict=True))))
 
     # -- steps -------------------------------------------------------------------------------------------
 
@@ -212,6 +217,10 @@ class Optimizer:
           InvalidTypeError: a gradient for a variable of an integer or boolean dtype.
         """
         check_variables(variables, "optimizer.apply_gradients(grads, variables)")
+        if variables._is_packed:
+            from jaxvars.train.packed_steps import apply_packed  # here: few programs pack
+
+            return apply_packed(self, grads, variables, global_step, extra)
         given = updates.named_gradients(grads, variables)
         if self._var_list is not None:
             updates.check_within(given, self._managed(variables), self._name)
@@ -288,7 +297,7 @@ class Optimizer:
 
     def _template(self, params: Variables) -> Any:
         """The state's shapes over these variables."""
-        abstract = params._with_leaves(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in params._leaves)
+        abstract = params._abstract()
         structure = (params._layout, tuple((leaf.shape, str(leaf.dtype)) for leaf in abstract._leaves))
         template = self._templates.get(structure)
         if template is None:
@@ -301,7 +310,7 @@ class Optimizer:
         """The state's first values; holes where a variable has none to start from."""
         if any(is_hole(leaf) for leaf in params._leaves):
             return [Hole(*updates.stored_shape(leaf.struct)) for leaf in leaves]
-        return [updates.stored(leaf) for leaf in jax.tree.leaves(self._transformation.init(params))]
+        return [updates.stored(leaf) for leaf in jax.tree.leaves(self._transformation.init(params.unpacked()))]
 
     def _found(self, variables: Variables, leaves: Sequence[StateLeaf]) -> list[str]:
         """The variables that hold the state, or an error that lists what is missing."""

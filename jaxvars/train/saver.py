@@ -242,7 +242,7 @@ class Saver:
             leaves[index[key]] = leaf
         file_dtypes = zip(restored, restored._layout.notes.file_dtype, strict=True)
         layout = into._layout.with_file_dtypes({index[key]: dtype for key, dtype in file_dtypes})
-        return into._of(layout, tuple(leaves))
+        return into._renewed(layout, leaves)
 
     # -- the list of checkpoints -------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class TF1Optimizer(Optimizer):
             var_list,
             number=number,
             scope=scope,
+            elementwise=True,
         )
         self._names = TF1Names(name, number, dict(bases or dict.fromkeys(slots, name)), self._prefix)
         self._wants_step = callable(learning_rate)

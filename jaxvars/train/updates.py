@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -16,6 +16,7 @@ from jaxvars.variables import Variables
 __all__ = [
     "check_inexact",
     "check_within",
+    "combined",
     "counter_key",
     "live",
     "named_gradients",
@@ -167,6 +168,19 @@ def replaced(variables: Variables, changed: Mapping[str, Any]) -> Variables:
         new = stored(value)
         leaves[position] = new if new.dtype == leaves[position].dtype else new.astype(leaves[position].dtype)
     return variables._with_leaves(leaves)
+
+
+def combined(variables: Variables, partners: Mapping[str, str], function: Callable[[Any, Any], Any]) -> Variables:
+    """The variables with ``function(value, value of its partner)`` under each name of `partners`.
+
+    The function works element by element: packed variables are taken buffer by buffer.
+    """
+    buffers = variables._paired(partners)
+    if buffers is None:
+        return replaced(variables, {key: function(variables[key], variables[of]) for key, of in partners.items()})
+    packed: Any = variables
+    children = packed._children
+    return packed._with_children({i: function(children[i], children[j]) for i, j in buffers.items()})
 
 
 def stored(leaf: Any) -> jax.Array:
