@@ -25,6 +25,11 @@ def equinox() -> bool:
     return importlib.util.find_spec("equinox") is not None
 
 
+def optax() -> bool:
+    """Whether optax can be imported."""
+    return importlib.util.find_spec("optax") is not None
+
+
 def tensorflow_python() -> str | None:
     """The Python that has TensorFlow: the one the environment names, else this one; None where neither has it."""
     named = os.environ.get(TENSORFLOW_PYTHON)
