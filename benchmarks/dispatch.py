@@ -28,7 +28,7 @@ def _table(count: int, donate: bool, quick: bool) -> Table:
     samples = interleaved(
         cases | slow,
         rounds=11 if quick else 301,
-        calls=max(4, 2000 // count),
+        calls=max(4, 1000 // count),
         settle=jax.block_until_ready,
         every=dict.fromkeys(slow, SLOW),
     )

@@ -93,6 +93,7 @@ def _first_inits(cache: str, rounds: int) -> Table:
         for case, statements in _FIRST_INITS.items()
         if present.get(case, True)
     }
+    programs["jax.nn.initializers" + AGAIN] = programs["jax.nn.initializers"]
     return Table(
         "import, and a first model with one variable: what was left for later is paid here",
         "ms",

@@ -38,6 +38,7 @@ class Subject:
         self.model = jv.transform(lambda: _scalars(size, jv.zeros_initializer()))
         self.reader = jv.transform(lambda: _scalars(size, None))
         self.step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree))
+        self.packed = self.variables.packed()
         self.pickled = pickle.dumps(self.variables)
         self.folder, self._saves = folder, itertools.count()
         self.checkpoint = self.save()
@@ -87,6 +88,8 @@ OPERATIONS = {
     # The executable of 100,000 results would take minutes to compile, for the raw tuple as well.
     "raw tuple, jitted step": Operation(lambda s: jax.block_until_ready(s.step(s.raw)), largest=10_000),
     "jitted step": Operation(lambda s: jax.block_until_ready(s.step(s.variables)), largest=10_000),
+    "jitted step, packed": Operation(lambda s: jax.block_until_ready(s.step(s.packed))),
+    "packed": Operation(lambda s: s.variables.packed()),
     "jv.assign to one, per call": Operation(lambda s: jv.assign(s.variables, s.middle(), 1.0), one=True),
     "replace every value": Operation(lambda s: s.variables.replace(s.flat)),
     "merge of two states": Operation(lambda s: s.variables | s.variables),
