@@ -23,6 +23,7 @@ RUN = [
     "docs/devices.md",
     "docs/exported-models.md",
     "docs/migration.md",
+    "docs/packing.md",
 ]
 WRITTEN = [
     *RUN,
