@@ -423,7 +423,8 @@ class Variables(State):
 
 
 def _flatten(variables: Variables) -> tuple[tuple[Any, ...], Layout]:
-    return variables._leaves, variables._layout
+    flat = variables._flat  # almost always there: without the property, which is a call more
+    return (variables._leaves if flat is None else flat), variables._layout
 
 
 def _flatten_with_keys(variables: Variables) -> tuple[tuple[tuple[Any, Any], ...], Layout]:
