@@ -116,6 +116,7 @@ if TYPE_CHECKING:
         report_uninitialized_variables,
         variables_initializer,
     )
+    from jaxvars.layer_scan import scan_layers
     from jaxvars.multi import MultiModel, multi_transform
     from jaxvars.regularizers import (
         no_regularizer,
@@ -156,6 +157,7 @@ _LAZY = {
     "regularizers": "regularizers",
     "report_uninitialized_variables": "initialize",
     "rules": "rules",
+    "scan_layers": "layer_scan",
     "scatter_add": "scattering",
     "scatter_div": "scattering",
     "scatter_max": "scattering",
@@ -260,6 +262,7 @@ __all__ = [
     "regularizers",
     "report_uninitialized_variables",
     "rules",
+    "scan_layers",
     "scatter_add",
     "scatter_div",
     "scatter_max",

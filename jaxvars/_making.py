@@ -18,7 +18,7 @@ from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._identity import identity_of
 
-__all__ = ["Maker", "Task", "constant_value", "make_now", "make_traced", "put"]
+__all__ = ["Maker", "Task", "constant_value", "make_now", "make_traced", "placed", "put"]
 
 Maker: TypeAlias = Callable[[Any], jax.Array]
 
@@ -173,8 +173,17 @@ def make_traced(task: Task, key: Any) -> jax.Array:
     else:
         # Jitted here too: under vmap alone the operations would run one by one, and round otherwise.
         value = _traced_maker(task)(key)
-    if isinstance(task.sharding, jax.sharding.NamedSharding):
-        return cast(jax.Array, jax.lax.with_sharding_constraint(value, task.sharding))
+    return placed(value, task.sharding) if isinstance(task.sharding, jax.sharding.NamedSharding) else value
+
+
+def placed(value: jax.Array, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """Put a value that was made elsewhere on its devices; under a trace, where that is possible."""
+    if sharding is None:
+        return value
+    if not isinstance(value, Tracer):
+        return jax.device_put(value, sharding)
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        return cast(jax.Array, jax.lax.with_sharding_constraint(value, sharding))
     return value
 
 

@@ -25,7 +25,7 @@ from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype
-from jaxvars._making import Maker, Task, constant_value, make_now, make_traced, put
+from jaxvars._making import Maker, Task, constant_value, make_now, make_traced, placed, put
 from jaxvars.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -136,6 +136,9 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
       >>> float(filled["w"].sum())
       6.0
     """
+    stacked = [name for name, hole in holes.items() if hasattr(getattr(hole, "initializer", None), "layers")]
+    if stacked:
+        return _fill_stacked(holes, stacked, rng)
     tasks = [_task(name, hole) for name, hole in holes.items()]
     _check(tasks, rng)
     random = [task for task in tasks if needs_key(task.initializer)]
@@ -143,6 +146,16 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
     if isinstance(key, Tracer) or _is_tracing():
         return _fill_traced(tasks, random, key)
     return _fill_now(tasks, random, key)
+
+
+def _fill_stacked(holes: Mapping[str, Any], stacked: Sequence[str], rng: Any) -> dict[str, jax.Array]:
+    """Fill holes of which some hold several layers (`jv.scan_layers`), each filled by itself, under its own name."""
+    filled = fill({name: hole for name, hole in holes.items() if name not in stacked}, rng)
+    for name in stacked:
+        whole = holes[name]
+        layers = fill(whole.initializer.layers(whole), rng)
+        filled[name] = placed(jnp.stack(list(layers.values())), getattr(whole, "sharding", None))
+    return {name: filled[name] for name in holes}
 
 
 def _task(name: str, hole: Any) -> Task:

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("scopes",),
     (
         "spec", "layout", "rules", "_turned", "buffers", "_arguments", "initializers", "regularizers", "filling",
-        "_making", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary", "variables",
+        "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary", "variables",
     ),
     (
         "_operators", "_assigning", "_handles", "assign", "scattering", "initialize", "refusals", "visits", "frame",
@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "definition", "variable",
         "partitioned", "partitioning", "defining", "frames", "staging",
         "store", "undoing", "template", "agreement", "transform", "multi", "gradients",
+        "layer_frame", "layer_storage", "layer_recording", "layer_program", "layer_scan",
     ),
     ("placement",),
     ("checkpoint",),

@@ -17,6 +17,7 @@ from jaxvars.rules.engine import (
     rename_map,
 )
 from jaxvars.rules.expression import parse_transform
+from jaxvars.rules.layers import stack_layers, unstack_layers
 from jaxvars.rules.steps import Target, ValueTransform
 from jaxvars.rules.transforms import (
     cast,
@@ -51,6 +52,8 @@ __all__ = [
     "slice",
     "split",
     "stack",
+    "stack_layers",
     "transpose",
     "unstack",
+    "unstack_layers",
 ]
