@@ -6,33 +6,29 @@ it, or have it in this environment.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import AGAIN, Table, fresh_processes
+from benchmarks.tensorflow_peer import Peer, started
 
 TITLE = "Checkpoints (file cache warm)"
 BASE = "safetensors"
 OURS = "jv.checkpoint (Orbax)"
 ORBAX = "Orbax, its defaults"
 TENSORFLOW = "TensorFlow"
+_SAVER = Path(__file__).with_name("tensorflow_saver.py")
 
 
 def tables(quick: bool) -> list[Table]:
     """All tables; a quick run has a tenth of the bytes."""
     scale = 10 if quick else 1
     rounds = 2 if quick else 5
-    with tempfile.TemporaryDirectory(prefix="jaxvars-bench-") as folder, _tensorflow() as tensorflow:
+    with tempfile.TemporaryDirectory(prefix="jaxvars-bench-") as folder, started(_SAVER) as tensorflow:
         many, large = (10_000 // scale, 256), (400, 650_000 // scale)
         found = [
             _round_trips(Path(folder), *many, rounds, {OURS: 2.0}, tensorflow),
@@ -56,7 +52,7 @@ def _arrays(count: int, size: int) -> dict[str, Any]:
 
 
 def _round_trips(
-    folder: Path, count: int, size: int, rounds: int, goals: dict[str, float], tensorflow: Tensorflow | None
+    folder: Path, count: int, size: int, rounds: int, goals: dict[str, float], tensorflow: Peer | None
 ) -> Table:
     import jax
 
@@ -135,7 +131,7 @@ def _orbax(arrays: dict[str, Any], path: Path) -> None:
 # -- TensorFlow's files ---------------------------------------------------------------------------------------
 
 
-def _bundle(folder: Path, count: int, size: int, rounds: int, tensorflow: Tensorflow | None) -> Table:
+def _bundle(folder: Path, count: int, size: int, rounds: int, tensorflow: Peer | None) -> Table:
     import jax
 
     import jaxvars as jv
@@ -240,7 +236,7 @@ print(json.dumps({"metadata": opened - before, "restore": read() - opened}))
 """
 
 
-def _names(folder: Path, count: int, rounds: int, tensorflow: Tensorflow | None) -> list[Table]:
+def _names(folder: Path, count: int, rounds: int, tensorflow: Peer | None) -> list[Table]:
     from orbax.checkpoint import v1 as ocp
 
     import jaxvars as jv
@@ -297,37 +293,3 @@ def _size_text(nbytes: int) -> str:
         if nbytes >= 1e6
         else f"{nbytes / 1e3:.0f} KB"
     )
-
-
-class Tensorflow:
-    """The process of `benchmarks.tensorflow_saver`."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def __call__(self, *call: Any) -> float:
-        """Run one method there and return the seconds it took."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(call) + "\n")
-        self._process.stdin.flush()
-        return float(json.loads(self._process.stdout.readline()))
-
-
-@contextlib.contextmanager
-def _tensorflow() -> Iterator[Tensorflow | None]:
-    """Start the process with TensorFlow; None where there is no TensorFlow."""
-    python = os.environ.get("JAXVARS_BENCH_TENSORFLOW")
-    if python is None and importlib.util.find_spec("tensorflow") is not None:
-        python = sys.executable
-    if python is None:
-        yield None
-        return
-    program = Path(__file__).with_name("tensorflow_saver.py")
-    with subprocess.Popen(
-        [python, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            yield Tensorflow(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()

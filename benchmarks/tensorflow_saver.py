@@ -1,20 +1,14 @@
 """TensorFlow's Saver and reader in a process of its own, which works when it is told to: imports no jaxvars, no JAX.
 
-Run by `benchmarks.checkpoint`, with a Python that has TensorFlow: each line on standard input is a JSON list, a method
-and its arguments; the answer is a line with the seconds it took.
+Started by `benchmarks.checkpoint` as `benchmarks.tensorflow_peer` says.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+from benchmarks.tensorflow_peer import serve
 
 
 class Savers:
@@ -61,14 +55,5 @@ class Savers:
         return self.built[count, size]
 
 
-def main() -> None:
-    """Answer until the input ends."""
-    savers = Savers()
-    for line in sys.stdin:
-        method, *arguments = json.loads(line)
-        call: Callable[..., float] = getattr(savers, method)
-        print(json.dumps(call(*arguments)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Savers())
