@@ -7,9 +7,10 @@ checkpoint already supplied. Every route (eager, inside ``jit`` or ``vmap``, sha
 holds to the last bit (`initializers._drawing` sees to it; float64 excepted); a function of another library is
 at XLA's mercy, which may round its last bit otherwise inside an outer ``jit`` or ``vmap``.
 
-Constants are made by NumPy and put on the device without compiling anything. Random values come from
-executables that are kept per (initializer, shape, dtype, sharding), because compiling them is nearly all the
-time a cold start takes.
+Constants are made by NumPy and put on the device without compiling anything. Compiling is nearly all the time a cold
+start takes, so on CPUs the random numbers of nearly all initializers of ours come from one program that serves every
+shape (`_runs`). What that does not cover comes from executables that are kept per (initializer, shape, dtype,
+sharding).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype
 from jaxvars._making import Maker, Task, constant_value, make_now, make_traced, placed, put
+from jaxvars._runs import Drawn, are_usable, draw_all, drawn_by
 from jaxvars.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -34,6 +36,7 @@ from jaxvars.errors import (
 )
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._base import seed_key
+from jaxvars.initializers._threefry import fold_in_all
 
 __all__ = ["as_key", "fill", "name_hash", "variable_key"]
 
@@ -201,35 +204,44 @@ def _is_tracing() -> bool:
 
 def _fill_now(tasks: Sequence[Task], random: Sequence[Task], key: jax.Array | None) -> dict[str, jax.Array]:
     rows, impl = _key_rows(random, key)
+    runs = are_usable(impl)
     shared: dict[Hashable, Maker] = {}
     filled: dict[str, Any] = dict.fromkeys(task.name for task in tasks)
     small: list[tuple[str, np.ndarray[Any, Any]]] = []
+    drawn: dict[str, Drawn] = {}
     for task in tasks:
         try:
             host = constant_value(task)
-            if host is None:
-                filled[task.name] = make_now(task, rows.get(task.name), impl, shared)
-            elif task.sharding is None and host.nbytes <= _SMALL_BYTES:
+            if host is not None and task.sharding is None and host.nbytes <= _SMALL_BYTES:
                 small.append((task.name, host))
-            else:
+            elif host is not None:
                 filled[task.name] = put(host, task.sharding)
+            elif runs and (variable := drawn_by(task, rows.get(task.name))):
+                drawn[task.name] = variable
+            else:
+                filled[task.name] = make_now(task, rows.get(task.name), impl, shared)
         except Exception as error:
             raise _failed(task, error) from error
     arrays = jax.device_put([host for _, host in small])
     filled.update(zip((name for name, _ in small), arrays, strict=True))
+    filled.update(draw_all(drawn))
     return filled
 
 
 def _key_rows(random: Sequence[Task], key: jax.Array | None) -> tuple[dict[str, np.ndarray[Any, Any]], str]:
-    """The raw key data of each variable, from one compiled call, and the name of the key's implementation."""
+    """The raw key data of each variable, and the name of the key's implementation."""
     if key is None or not random:
         return {}, ""
-    hashes = [name_hash(task.name) for task in random]
-    # Padded to a power of two, so that a differing number of variables seldom compiles this again.
-    padded = np.zeros(max(8, 1 << (len(hashes) - 1).bit_length()), np.uint32)
-    padded[: len(hashes)] = hashes
-    data = np.asarray(_fold_in_all(key, padded))
-    return {task.name: data[i] for i, task in enumerate(random)}, cast(str, jax.random.key_impl(key))
+    hashes = np.asarray([name_hash(task.name) for task in random], np.uint32)
+    impl = cast(str, jax.random.key_impl(key))
+    if impl == "threefry2x32":
+        data = fold_in_all(np.asarray(jax.random.key_data(key)), hashes)
+    else:
+        # Padded to a power of two, so that a differing number of variables seldom compiles this again.
+        padded = np.zeros(max(8, 1 << (len(hashes) - 1).bit_length()), np.uint32)
+        padded[: len(hashes)] = hashes
+        data = np.asarray(_fold_in_all(key, padded))
+    return {task.name: data[i] for i, task in enumerate(random)}, impl
 
 
 @jax.jit

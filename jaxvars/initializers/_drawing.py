@@ -17,8 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvars.initializers._base import Shape
+from jaxvars.initializers._threefry import element_bits, is_elementwise
 
-__all__ = ["fence", "normal", "uniform"]
+__all__ = ["TRUNCATION", "fence", "normal", "normal_of_unit", "uniform", "unit_of_bits"]
+
+TRUNCATION = 2.0  # standard deviations: TF1's, for all truncated normals
 
 # Polynomials in w = -log(1 - x**2) for erfinv(x) / x in single precision: M. Giles, "Approximating the erfinv
 # function", GPU Computing Gems, 2010. The first is for w < 5 around 2.5, the second in sqrt(w) around 3.
@@ -64,13 +67,13 @@ def uniform(key: jax.Array, shape: Shape, dtype: Any, low: float, high: float) -
       low: the lower end.
       high: the upper end.
     """
-    unit = jax.random.uniform(key, shape, dtype)
+    unit = _unit(key, shape, dtype)
     if low == -high:
         return (2 * unit - 1) * high  # 2 * unit - 1 is exact
     return fence(unit * (high - low)) + low
 
 
-def normal(key: jax.Array, shape: Shape, dtype: Any, stddev: float, limit: float | None = None) -> jax.Array:
+def normal(key: jax.Array, shape: Shape, dtype: Any, stddev: float, truncated: bool = False) -> jax.Array:
     """Draw normal values of mean 0.
 
     Args:
@@ -78,20 +81,47 @@ def normal(key: jax.Array, shape: Shape, dtype: Any, stddev: float, limit: float
       shape: any shape.
       dtype: float32 or float64. In float64 the last bit is left to XLA.
       stddev: the standard deviation.
-      limit: keep within this many standard deviations, as if redrawing what lies beyond.
+      truncated: keep within `TRUNCATION` standard deviations, as if redrawing what lies beyond.
 
     Returns:
       An array of that shape and dtype; never infinite.
     """
+    unit = _unit(key, shape, dtype)
+    factor = math.sqrt(2) * stddev  # one constant: two would be multiplied with each other, or not
+    if not truncated:
+        return normal_of_unit(unit, None, factor, None)
+    return normal_of_unit(unit, math.erf(TRUNCATION / math.sqrt(2)), factor, abs(TRUNCATION * stddev))
+
+
+def normal_of_unit(unit: jax.Array, squeeze: Any, factor: Any, bound: Any) -> jax.Array:
+    """Return normal values for uniform ones in [0, 1).
+
+    Args:
+      unit: an array, float32 or float64.
+      squeeze: how much of (-1, 1) the inverse error function sees: its value at the truncation, None for all.
+      factor: multiplies what it returns.
+      bound: the largest absolute value, None for none.
+    """
     # Odd multiples of eps, exactly: symmetric, and neither 0 nor +-1.
-    x = 2 * jax.random.uniform(key, shape, dtype) - (1 - jnp.finfo(dtype).eps)
-    if limit is not None:
-        x = fence(x * math.erf(limit / math.sqrt(2)))
-    inverse = jax.lax.erf_inv(x) if dtype == np.float64 else _inverse_erf(x)
-    values = inverse * (math.sqrt(2) * stddev)  # one constant: two would be multiplied with each other, or not
-    if limit is None:
-        return values
-    return jnp.clip(values, -abs(limit * stddev), abs(limit * stddev))
+    x = 2 * unit - (1 - jnp.finfo(unit.dtype).eps)
+    if squeeze is not None:
+        x = fence(x * squeeze)
+    inverse = jax.lax.erf_inv(x) if unit.dtype == np.float64 else _inverse_erf(x)
+    values = inverse * factor
+    return values if bound is None else jnp.clip(values, -bound, bound)
+
+
+def _unit(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+    """The values of ``jax.random.uniform(key, shape, dtype)``."""
+    if dtype == np.float32 and is_elementwise(jax.random.key_impl(key)) and math.prod(shape) < 2**32:
+        return unit_of_bits(element_bits(jax.random.key_data(key), shape))
+    return jax.random.uniform(key, shape, dtype)
+
+
+def unit_of_bits(bits: jax.Array) -> jax.Array:
+    """Return the float32 in [0, 1) that ``jax.random.uniform`` makes of 32 random bits."""
+    one_to_two = (bits >> np.uint32(9)) | np.uint32(0x3F800000)
+    return jax.lax.bitcast_convert_type(one_to_two, jnp.float32) - np.float32(1)
 
 
 def _inverse_erf(x: jax.Array) -> jax.Array:

@@ -19,7 +19,16 @@ from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers._base import FLOAT32, DType, Initializer, Shape
 from jaxvars.initializers._drawing import fence, normal, uniform
 
-__all__ = ["Draw", "FloatInitializer", "RandomNormal", "RandomUniform", "TruncatedNormal", "draw"]
+__all__ = [
+    "Draw",
+    "FloatInitializer",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+    "below",
+    "draw",
+    "draw_of",
+]
 
 
 class Draw(NamedTuple):
@@ -47,14 +56,15 @@ def draw(how: Draw, key: jax.Array, shape: Shape, dtype: DType) -> jax.Array:
     family, a, b = how
     if family == "uniform":
         values = uniform(key, shape, work, a, b).astype(dtype)
-        return jnp.minimum(values, _below(b, dtype)) if -b != a < b else values
-    values = normal(key, shape, work, b, 2.0 if family == "truncated_normal" else None)
+        return jnp.minimum(values, below(b, dtype)) if -b != a < b else values
+    values = normal(key, shape, work, b, family == "truncated_normal")
     return (fence(values) + a if a else values).astype(dtype)
 
 
-def _below(limit: float, dtype: DType) -> np.ndarray[Any, Any]:
+def below(limit: float, dtype: DType) -> np.ndarray[Any, Any]:
     """The largest number of `dtype` below `limit`: rounding must not return the excluded end of [a, b)."""
-    rounded = np.asarray(limit).astype(dtype)
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(limit).astype(dtype)
     return rounded if float(rounded) < limit else np.nextafter(rounded, np.asarray(jnp.finfo(dtype).min, dtype))
 
 
@@ -199,7 +209,34 @@ class RandomUniform(Initializer):
 
     def _values(self, key: jax.Array | None, shape: Shape, dtype: DType) -> jax.Array:
         if not is_integer(dtype):
-            how = Draw("uniform", self.minval, 1 if self.maxval is None else self.maxval)
-            return draw(how, self._key(key), shape, dtype)
+            return draw(self._floats(), self._key(key), shape, dtype)
         assert self.maxval is not None  # `check` refused it
         return jax.random.randint(self._key(key), shape, self.minval, self.maxval, dtype)
+
+    def _floats(self) -> Draw:
+        return Draw("uniform", self.minval, 1 if self.maxval is None else self.maxval)
+
+
+def draw_of(initializer: Any, shape: Shape, dtype: DType) -> Draw | None:
+    """Return the draw of ``initializer(key, shape, dtype)`` where that is all it does, else None.
+
+    Args:
+      initializer: any callable.
+      shape: the shape.
+      dtype: the dtype.
+
+    Example:
+      >>> draw_of(RandomNormal(stddev=0.5), (2,), np.dtype("float32"))
+      Draw(family='normal', a=0.0, b=0.5)
+    """
+    kind = type(initializer)
+    if isinstance(initializer, FloatInitializer) and _is_plain(kind, FloatInitializer):
+        return initializer.draw_for(shape)
+    if isinstance(initializer, RandomUniform) and _is_plain(kind, RandomUniform) and not is_integer(dtype):
+        return initializer._floats()
+    return None
+
+
+def _is_plain(kind: type, base: type) -> bool:
+    """Whether a subclass calls, takes its key and makes its values as `base` does."""
+    return all(getattr(kind, name) is getattr(base, name) for name in ("__call__", "_key", "_values", "draws"))
