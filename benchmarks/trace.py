@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import jaxvars as jv
 from benchmarks import states
 from benchmarks.measure import AGAIN, Table, interleaved
-from benchmarks.peers import haiku, linen
+from benchmarks.peers import equinox, haiku, linen
 
 TITLE = "Tracing: reads and creation (CPU time of the thread)"
 
@@ -88,15 +89,56 @@ def _reads(rounds: int) -> Table:
         linen_model = _linen_model()
         params = jax.jit(linen_model.init)(jax.random.key(0), X)
         cases["Flax Linen param"] = traced(linen_model.apply, params, X)
+        cases["Flax NNX merge and read"] = traced(*_with_nnx(), X)
+    if equinox():
+        cases["Equinox attributes"] = traced(with_modules, _equinox_module(), X)
     return Table(
         "jax.make_jaxpr of 1,000 reads and additions, two nested scopes, per variable",
         "us",
         interleaved(cases, rounds=rounds, per=COUNT, clock=time.thread_time),
         base="flat dict",
-        goals={"jv.get_variable": 1.15},
+        goals={"jv.get_variable": 1.10},
         note="JAX's own share, tracing the addition, is in every row. The goal is for the handle as users write it, "
         "`x + jv.get_variable(...)`.",
     )
+
+
+def with_modules(module: Any, x: Any) -> Any:
+    """The model over modules that hold modules that hold arrays."""
+    for outer, inner in SCOPES:
+        own = getattr(getattr(module, outer), inner)
+        for k in range(10):
+            x = x + getattr(own, f"v{k}")
+    return x
+
+
+def _equinox_module() -> Any:
+    import equinox
+
+    leaf: Any = dataclasses.make_dataclass("Leaf", [f"v{k}" for k in range(10)], bases=(equinox.Module,))
+    inner: Any = dataclasses.make_dataclass("Inner", [f"t{j}" for j in range(10)], bases=(equinox.Module,))
+    outer: Any = dataclasses.make_dataclass("Outer", [f"s{i}" for i in range(10)], bases=(equinox.Module,))
+    values = iter(states.values(COUNT))
+    return outer(*(inner(*(leaf(*(next(values) for _ in range(10))) for _ in range(10))) for _ in range(10)))
+
+
+def _with_nnx() -> tuple[Callable[..., Any], Any]:
+    """A function of an `nnx.State`, and the state."""
+    from flax import nnx
+
+    class Node(nnx.Module):
+        def __init__(self, children: dict[str, Any]) -> None:
+            for name, child in children.items():
+                setattr(self, name, child)
+
+    values = iter(states.values(COUNT))
+
+    def inner() -> Any:
+        return Node({f"v{k}": nnx.Param(next(values)) for k in range(10)})
+
+    module = Node({f"s{i}": Node({f"t{j}": inner() for j in range(10)}) for i in range(10)})
+    graph, state = nnx.split(module)
+    return lambda state, x: with_modules(nnx.merge(graph, state), x), state
 
 
 def _linen_model() -> Any:
@@ -168,7 +210,10 @@ def _machinery(rounds: int) -> Table:
 def _creation(rounds: int) -> Table:
     model = jv.transform(_make)
 
-    cases: dict[str, Callable[[], Any]] = {"jv specs": lambda: model.specs(SHAPE)}
+    cases: dict[str, Callable[[], Any]] = {
+        "jv specs": lambda: model.specs(SHAPE),
+        "jv specs" + AGAIN: lambda: model.specs(SHAPE),
+    }
     if haiku():
         import haiku as hk
 

@@ -55,6 +55,7 @@ _INT32 = np.iinfo(np.int32)
 NAMED_DTYPES: dict[Any, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float16", "int32", "uint8", "bool")
 }
+_FIXED = frozenset(NAMED_DTYPES.values())
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -75,6 +76,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     """
     if type(dtype) is str and dtype in NAMED_DTYPES:
         return NAMED_DTYPES[dtype]
+    if isinstance(dtype, np.dtype) and dtype in _FIXED:
+        return cast("np.dtype[Any]", dtype)
     if isinstance(dtype, str | type | np.dtype):  # these hash
         return _written_dtype(cast(Any, dtype), jax.config.read("jax_enable_x64"))
     extended = _extended_dtype(dtype)

@@ -8,6 +8,7 @@ and says so at import.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,6 +63,7 @@ __all__ = [
     "enclosing_traces",
     "free_ref",
     "is_batch_trace",
+    "is_committed",
     "is_eager",
     "is_leaked",
     "is_loop_condition",
@@ -71,8 +73,22 @@ __all__ = [
     "own_trace",
     "refuse_as_operand",
     "set_current_trace",
+    "sharding_of",
     "used_arguments",
 ]
+
+
+def _read_of_arrays(name: str) -> Callable[[Any], Any]:
+    """What reads a property of a concrete array, past the Python code before it where JAX has it so."""
+    try:
+        from jax._src.array import ArrayImpl
+    except ImportError:
+        return operator.attrgetter(name)
+    return operator.attrgetter(f"_{name}" if hasattr(ArrayImpl, f"_{name}") else name)
+
+
+sharding_of = _read_of_arrays("sharding")
+is_committed = _read_of_arrays("committed")
 
 
 def refuse_as_operand(kind: type, refuse: Callable[[Any], Any]) -> None:

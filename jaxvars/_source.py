@@ -14,9 +14,31 @@ _LAYERS = _PACKAGE + "layers" + os.sep
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 
 
+class _Kinds(dict[str, str]):
+    """File name -> whose it is: ours (and which part), other library code, "" for the user's.
+
+    A table, because the making of each variable asks for several stack frames.
+    """
+
+    def __missing__(self, filename: str) -> str:
+        if filename == _ASKS_GETTERS:
+            kind = "getters"
+        elif filename.startswith(_SCOPES):
+            kind = "scopes"
+        elif filename.startswith((_PACKAGE, _STDLIB, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename:
+            kind = "library"
+        else:
+            kind = ""
+        self[filename] = kind
+        return kind
+
+
+_kinds = _Kinds()
+
+
 def _is_library(filename: str) -> bool:
     """Whether the file belongs to jaxvars, JAX, the standard library or another installed package."""
-    return filename.startswith((_PACKAGE, _STDLIB, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
+    return bool(_kinds[filename])
 
 
 def user_site() -> str:
@@ -29,12 +51,12 @@ def user_site() -> str:
     frame: FrameType | None = sys._getframe(1)
     site = ""
     while frame is not None:
-        filename = frame.f_code.co_filename
-        if filename == _ASKS_GETTERS:
+        kind = _kinds[frame.f_code.co_filename]
+        if not kind:
+            site = site or f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        elif kind == "getters":
             site = ""  # all user code so far was a getter's
-        elif not _is_library(filename):
-            site = site or f"{filename}:{frame.f_lineno}"
-        elif site and not filename.startswith(_SCOPES):
+        elif site and kind != "scopes":
             break
         frame = frame.f_back
     return site

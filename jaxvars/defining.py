@@ -61,6 +61,10 @@ class DefiningFrame(Frame):
         """Return a slot, not kept yet, of a variable whose value was given, where a glance tells that none is made."""
         return None
 
+    def make_plain(self, definition: Definition) -> Slot | None:
+        """Make a slot, not kept yet, where a glance tells that none of the model's code has to run for it."""
+        return None
+
     def make(self, definition: Definition, key: str, store_key: str | None) -> Slot:
         """Make the slot of a variable that this frame has not seen."""
         raise InvalidArgumentError(f"{type(self).__name__} cannot make variable {key}.")

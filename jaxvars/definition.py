@@ -12,16 +12,27 @@ from jax.core import Tracer
 from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype, shape_as_tuple, value_dtype
 from jaxvars._source import user_site
-from jaxvars.errors import InvalidArgumentError, TransformError
-from jaxvars.initializers import Normalized, as_initializer, check_constant_without_shape, is_constant
+from jaxvars.errors import InvalidArgumentError, JaxvarsError, TransformError
+from jaxvars.initializers import (
+    Initializer,
+    Normalized,
+    as_initializer,
+    check_constant_without_shape,
+    default_initializer,
+    is_constant,
+)
 from jaxvars.initializers._calling import ZeroArgument
 from jaxvars.scopes.device_scope import current_home
+from jaxvars.scopes.names import is_variable_name
 from jaxvars.scopes.request import in_name_scope
 from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, Placement
 from jaxvars.values import prepare
 
-__all__ = ["Definition", "Made", "asked_for", "at_home", "compatible", "define", "expected"]
+__all__ = ["Definition", "Made", "asked_for", "at_home", "compatible", "define", "expected", "plainly_defined"]
+
+# Of the dtypes that almost every variable has.
+_DEFAULTS = {as_dtype(name): default_initializer(name, name) for name in ("float32", "int32")}
 
 
 class Definition(NamedTuple):
@@ -115,6 +126,29 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
         with frame_level():
             return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))
     return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
+
+
+def plainly_defined(definition: Definition) -> Made | None:
+    """Return what `define` does for a plain shape and an initializer of ours, None for anything else or a mistake."""
+    shape, initializer = definition.shape, definition.initializer
+    if type(shape) is not list and type(shape) is not tuple:
+        return None
+    for size in shape:
+        if type(size) is not int or size < 0:
+            return None
+    if not is_variable_name(definition.name):
+        return None
+    dtype = as_dtype(definition.dtype)
+    if initializer is None:
+        initializer = _DEFAULTS.get(dtype)
+    if not isinstance(initializer, Initializer) or isinstance(getattr(initializer, "value", None), Tracer):
+        return None
+    shape = tuple(shape)
+    try:
+        initializer.check(shape, dtype)
+    except JaxvarsError:
+        return None
+    return Made(Hole(shape, dtype, initializer=initializer), None)
 
 
 def _normalized(definition: Definition) -> Normalized:

@@ -15,13 +15,14 @@ from jaxvars import _compat, refusals
 from jaxvars._source import user_site
 from jaxvars.buffers import is_concrete
 from jaxvars.defining import DefiningFrame
-from jaxvars.definition import Definition, Made, at_home, compatible, define
+from jaxvars.definition import Definition, Made, at_home, compatible, define, plainly_defined
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
 from jaxvars.filling import fill
 from jaxvars.frame import Facts, Slot, trace_key
 from jaxvars.initializers import needs_key
 from jaxvars.layout import Layout
 from jaxvars.scopes.collections import variable_collections
+from jaxvars.scopes.device_scope import open_devices
 from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
@@ -68,6 +69,17 @@ class SpecsFrame(DefiningFrame):
             definition = definition._replace(shape=self.given[key].shape, dtype=self.given[key].dtype)
         made = define(definition, self.at_frame_level, self.trace)
         made = at_home(made, key, self.graph, definition.partitioning)
+        return self._recorded(definition, key, store_key, made)
+
+    def make_plain(self, definition: Definition) -> Slot | None:
+        """Note the spec of a variable that an initializer of ours fills, on no device of its own."""
+        name = definition.name
+        if self.given is not None or self.tf1_op_names or name in self.slots or open_devices.get() is not None:
+            return None
+        made = plainly_defined(definition)
+        return None if made is None else self._recorded(definition, name, name, made)
+
+    def _recorded(self, definition: Definition, key: str, store_key: str | None, made: Made) -> Slot:
         slot = self._slot(definition, key, store_key, made)
         self.holes[key] = made.hole
         self.records.append(slot_spec(slot, definition.partitioning))
@@ -314,15 +326,17 @@ def with_values(variables: Variables, values: Mapping[str, Any]) -> Variables:
 
 def slot_spec(slot: Slot, cut: Partitioning | None) -> VariableSpec:
     """Return the spec of a slot, which a partitioner cut like this."""
-    slices = 1 if cut is None else cut.partitions[cut.axis]
+    trainable, collections, defined_at, constraint, placement = slot.facts
+    partition = None if cut is None or (slices := cut.partitions[cut.axis]) == 1 else (cut.axis, slices)
     return VariableSpec(
         slot.key,
         slot.shape,
         slot.dtype,
-        trainable=slot.trainable,
-        collections=slot.collections,
-        placement=slot.placement,
-        defined_at=slot.defined_at,
-        constraint=slot.constraint,
-        partition=None if cut is None or slices == 1 else (cut.axis, slices),
+        trainable,
+        collections,
+        placement,
+        defined_at,
+        constraint,
+        "",
+        partition,
     )

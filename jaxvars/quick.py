@@ -13,6 +13,8 @@ from jax import ShapeDtypeStruct
 
 from jaxvars._arguments import NAMED_DTYPES, as_dtype
 from jaxvars.defining import DefiningFrame
+from jaxvars.definition import Definition
+from jaxvars.frame import Slot
 from jaxvars.scopes.context import current
 from jaxvars.scopes.scope import ROOT_DEFAULTS
 from jaxvars.variable import Variable
@@ -21,18 +23,28 @@ __all__ = ["quick_get"]
 
 
 def quick_get(
-    frame: DefiningFrame, name: Any, shape: Any, dtype: Any, initializer: Any, regularizer: Any, collections: Any
+    frame: DefiningFrame,
+    name: Any,
+    shape: Any,
+    dtype: Any,
+    initializer: Any,
+    regularizer: Any,
+    trainable: Any,
+    collections: Any,
+    constraint: Any,
 ) -> Variable | None:
     """Return the handle of a variable, or None where the long way has to decide; that costs a touch at most.
 
     Args:
       frame: the open frame.
       name: as the user gave it to `get_variable`, like those that follow.
-      shape: None, or a list or tuple.
-      dtype: None for the scope's.
-      initializer: not looked at, unless it is a constant.
-      regularizer: None for the scope's.
-      collections: those that the code names, or None.
+      shape: see `name`.
+      dtype: see `name`.
+      initializer: see `name`.
+      regularizer: see `name`.
+      trainable: see `name`.
+      collections: see `name`.
+      constraint: see `name`.
     """
     context = current.get()
     if context is None or context.creators or frame.recording is not None or type(name) is not str or not name:
@@ -52,27 +64,47 @@ def quick_get(
         return None
     frame.touch(3)
     name = scope.prefix + name
-    slot = known = frame._by_store_key.get(name)
-    if known is None:
+    slot = frame._by_store_key.get(name)
+    is_new = slot is None
+    if slot is None:
         slot = frame.given_slot(name)
         if slot is None:
-            return None
-    elif known.partitioning is not None or (known.gotten and not scope._reuse):
+            if constraint is None:
+                constraint = defaults.constraint
+            plain = trainable is None or bool(trainable)
+            wanted = defaults.dtype if dtype is None else dtype
+            asked = Definition(name, shape, wanted, initializer, collections, plain, constraint)
+            return None if scope._reuse is True else _made(frame, asked, regularizer)
+    elif slot.partitioning is not None or (slot.gotten and not scope._reuse):
         return None
     if dtype is None:
         dtype = defaults.dtype
     if (NAMED_DTYPES[dtype] if type(dtype) is str and dtype in NAMED_DTYPES else as_dtype(dtype)) != slot.dtype:
         return None
-    if shape is not None and not _is_shape(shape, slot.shape):
+    if isinstance(slot.value, ShapeDtypeStruct) or not (shape is None or _is_shape(shape, slot.shape)):
         return None
-    if isinstance(slot.value, ShapeDtypeStruct):
-        return None
-    if known is None:
-        frame.graph.variable_op_name(name)
-        frame._by_store_key[name] = frame.slots[name] = slot
+    if is_new:
+        return _taken(frame, slot, name, collections, regularizer)
     if not slot.gotten:
         slot.asked = collections
         frame._join(slot, regularizer)
+    return slot.handle
+
+
+def _made(frame: DefiningFrame, asked: Definition, regularizer: Any) -> Variable | None:
+    """Make a variable where that takes none of the model's code, else return None."""
+    if f"{asked.name}/part_0" in frame._by_store_key:
+        return None
+    slot = frame.make_plain(asked)
+    return None if slot is None else _taken(frame, slot, asked.name, asked.collections, regularizer)
+
+
+def _taken(frame: DefiningFrame, slot: Slot, name: str, collections: Any, regularizer: Any) -> Variable:
+    """Give a new slot its name."""
+    frame.graph.variable_op_name(name)
+    frame._by_store_key[name] = frame.slots[name] = slot
+    slot.asked = collections
+    frame._join(slot, regularizer)
     return slot.handle
 
 

@@ -111,7 +111,7 @@ def get_variable(
     try:
         frame: Any = open_frame() or _frame("get_variable")
         if partitioner is custom_getter is synchronization is aggregation is None:
-            handle = quick_get(frame, name, shape, dtype, initializer, regularizer, collections)
+            handle = quick_get(frame, name, shape, dtype, initializer, regularizer, trainable, collections, constraint)
             if handle is not None:
                 return handle
         return request_variable(
