@@ -7,6 +7,7 @@ it is asked for.
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self, cast
@@ -85,7 +86,7 @@ class State(Mapping[str, jax.Array]):
     def _fill(self, specs: list[VariableSpec], leaves: list[Any]) -> None:
         keys = [spec.key for spec in specs]
         if len(set(keys)) != len(keys):
-            twice = sorted({key for key in keys if keys.count(key) > 1})
+            twice = sorted(key for key, count in collections.Counter(keys).items() if count > 1)
             raise InvalidArgumentError(f"names given twice: {', '.join(twice)}. A name stands for one variable.")
         by_key = dict(zip(keys, leaves, strict=True))
         self._layout = make_layout(specs)
