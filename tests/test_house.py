@@ -18,13 +18,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("scopes",),
     (
         "spec", "layout", "rules", "_turned", "buffers", "_arguments", "initializers", "regularizers", "filling",
-        "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary", "variables",
+        "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary",
+        "variables",
     ),
     (
         "_operators", "_assigning", "_handles", "assign", "scattering", "initialize", "refusals", "visits", "frame",
-        "arg_scope",
+        "slot", "arg_scope",
         "definition", "variable",
-        "partitioned", "partitioning", "defining", "frames", "staging",
+        "partitioned", "partitioning", "defining", "frames", "staging", "quick",
         "store", "undoing", "template", "agreement", "transform", "multi", "gradients",
         "layer_frame", "layer_storage", "layer_recording", "layer_program", "layer_scan",
     ),
