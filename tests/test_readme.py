@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUN = [
     "README.md",
     "docs/transforms.md",
+    "docs/scan-layers.md",
     "docs/checkpoints.md",
     "docs/devices.md",
     "docs/exported-models.md",

@@ -65,7 +65,7 @@ def model_of(layers: Callable[..., Any]) -> jv.Model:
         x = jv.layers.dense(x, 4, name="first")
         with jv.variable_scope("encoder"):
             x = layers(x)
-        x = x + jax.random.normal(jv.next_rng_key(), x.shape)
+        x = x + jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
         losses = jv.get_collection(jv.GraphKeys.REGULARIZATION_LOSSES)
         names = [[v.name for v in jv.get_collection(key)] for key in ("trainable_variables", "variables")]
         return jv.layers.dense(x, 2, name="last"), losses, names
@@ -231,7 +231,7 @@ def test_one_compilation_of_an_eager_model() -> None:
 
 
 def test_inputs_and_outputs_of_layers() -> None:
-    rates = jnp.array([1.0, 2.0, 3.0])
+    rates = jnp.array([1.0, 2.0, 3.0], X.dtype)
 
     def body(x: Any, rate: Any, shift: float) -> Any:
         x = x * jv.get_variable("w", [], initializer=jv.ones_initializer()) * rate["a"] + shift
@@ -339,13 +339,13 @@ def test_transforms_inside_the_body(name: str, learned: bool) -> None:
         def inner(y: Any) -> Any:
             seen = count()
             seen.assign(seen + 1)
-            noise = 0.0 if name == "cond" else jax.random.normal(jv.next_rng_key())
+            noise = 0.0 if name == "cond" else jax.random.normal(jv.next_rng_key(), dtype=X.dtype)
             return jnp.tanh(y @ jv.get_variable("w", [4, 4]) + noise)
 
         return CARRIERS[name](inner, x)
 
     def keyed(layers: Any) -> jv.Model:
-        return jv.transform(lambda x: layers(x) + jax.random.normal(jv.next_rng_key()))
+        return jv.transform(lambda x: layers(x) + jax.random.normal(jv.next_rng_key(), dtype=X.dtype))
 
     ours, loops = keyed(by_scan(body)), keyed(by_loop(body))
     variables = loops.init(0, X)
@@ -409,7 +409,7 @@ def test_variables_of_all_layers_by_a_shared_scope() -> None:
 
 def test_nested() -> None:
     def inner(x: Any) -> Any:
-        return light(x) + jax.random.normal(jv.next_rng_key())
+        return light(x) + jax.random.normal(jv.next_rng_key(), dtype=X.dtype)
 
     def outer(way: Any) -> Any:
         def body(x: Any) -> Any:
@@ -722,7 +722,7 @@ def initial_value_inside(x: Any) -> Any:
 
 
 def key_under_vmap(x: Any) -> Any:
-    return x + jax.vmap(lambda y: y + jax.random.normal(jv.next_rng_key()))(x)
+    return x + jax.vmap(lambda y: y + jax.random.normal(jv.next_rng_key(), dtype=X.dtype))(x)
 
 
 def write_under_vmap(x: Any) -> Any:
@@ -754,8 +754,9 @@ def test_refused(body: Any, kind: type[JaxvarsError], text: str) -> None:
 
 
 def test_layers_that_are_unlike_are_refused() -> None:
-    model = jv.transform(by_scan(lambda x: x + jv.get_variable("w", initializer=jnp.ones([4])).value.sum()))
-    unlike = jv.Variables({"layer_0/w": jnp.ones(4), "layer_1/w": jnp.ones(4), "layer_2/w": jnp.ones(1)})
+    model = jv.transform(by_scan(lambda x: x + jv.get_variable("w", initializer=jnp.ones([4], X.dtype)).value.sum()))
+    sizes = {"layer_0/w": 4, "layer_1/w": 4, "layer_2/w": 1}
+    unlike = jv.Variables({key: jnp.ones(size, X.dtype) for key, size in sizes.items()})
     with pytest.raises(InvalidArgumentError, match="layer_2/w"):
         model.apply(unlike, X)
 
