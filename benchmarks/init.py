@@ -1,146 +1,202 @@
-"""The first and the later initializations of a small convolutional net, in processes of their own."""
+"""The first and the later initializations of three models, each run in a process of its own.
+
+A model is its variables only (`benchmarks.init_shapes`): all create the same ones, by their own means, and compute
+nothing with them.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.measure import AGAIN, Table, fresh_processes
+from benchmarks.init_shapes import MODELS, Entry
+from benchmarks.measure import AGAIN, Claim, Table, fresh_processes
 
 TITLE = "Initialization"
 
-# Output channels of 3x3 convolutions, then units of dense layers: ten kernels, all of different shapes.
-CONVOLUTIONS = (16, 24, 32, 48, 64, 96)
-UNITS = (128, 64, 32, 10)
+OURS, HAIKU, HAIKU_JIT, TENSORFLOW = "jv init", "Haiku init", "jax.jit(Haiku init)", "TF1 get_variable and initializer"
+NNX, RAW = "NNX", "jax.nn.initializers by hand"
+
+# All that a quick run does, and what is not run at all.
+QUICK = {"resnet50": (OURS, OURS + AGAIN, TENSORFLOW), "deep": (OURS, OURS + AGAIN, HAIKU, TENSORFLOW)}
+LEFT_OUT = {("deep", HAIKU_JIT)}  # compiles for minutes
+
+# Per model how many times as fast as whom the first one is to be.
+FASTER = {
+    "resnet50": {HAIKU_JIT: 8, HAIKU: 12, TENSORFLOW: 1},
+    "bert_base": {HAIKU_JIT: 2.2, HAIKU: 1.8, TENSORFLOW: 1},
+    "deep": {HAIKU: 3.5, TENSORFLOW: 5},
+}
 
 
 def tables(quick: bool) -> list[Table]:
-    """Cold and warm."""
-    methods = {"jv init": "jaxvars", "jv init" + AGAIN: "jaxvars", "jax.nn.initializers by hand": "raw"}
+    """Cold and warm, for each model."""
+    return [table for model in (QUICK if quick else MODELS) for table in _of_model(model, quick)]
+
+
+def _of_model(model: str, quick: bool) -> list[Table]:
+    methods = {OURS: "jaxvars", OURS + AGAIN: "jaxvars", RAW: "raw"}
     if peers.haiku():
-        methods |= {"Haiku init": "haiku", "jax.jit(Haiku init)": "haiku_jit"}
-    programs = {case: ["-m", "benchmarks.init", method] for case, method in methods.items()}
-    found = fresh_processes(programs, rounds=1 if quick else 5)
-    base = "jax.jit(Haiku init)" if peers.haiku() else "jax.nn.initializers by hand"
-    note = f"{len(CONVOLUTIONS)} convolutions and {len(UNITS)} dense layers, {2 * len(CONVOLUTIONS + UNITS)} variables."
-    return [
-        Table(
-            "first init of a process; imports and the start of the backend are not counted",
-            "s",
-            {case: [run["cold"] for run in runs] for case, runs in found.items()},
-            base=base,
-            note=note,
-        ),
-        Table(
-            "best of five later ones",
-            "s",
-            {case: [run["warm"] for run in runs] for case, runs in found.items()},
-            base=base,
-        ),
-    ]
+        methods |= {HAIKU: "haiku", HAIKU_JIT: "haiku_jit"}
+    if peers.linen():
+        methods[NNX] = "nnx"
+    if peers.tensorflow_python() is not None:
+        methods[TENSORFLOW] = "tensorflow"
+    cases = {
+        case: ["-m", "benchmarks.init", method, model]
+        for case, method in methods.items()
+        if (model, case) not in LEFT_OUT and not (quick and case not in QUICK[model])
+    }
+    found = fresh_processes(cases, rounds=1 if quick else 2, uncounted=0)
+    entries = MODELS[model]()
+    size = sum(math.prod(shape) for _, _, shape, _ in entries)
+    what = f"{model}, {len(entries):,} tensors, {size / 1e6:.1f} million elements"
+    left = "".join(f" {case} is not run: it compiles for minutes." for name, case in LEFT_OUT if name == model)
+    processor = ", ".join(f"{case} {min(run['processor'] for run in runs):.2f}" for case, runs in found.items())
+    cold = Table(
+        f"{what}: first init of a process; imports and the start of the backend are not counted",
+        "s",
+        {case: [run["cold"] for run in runs] for case, runs in found.items()},
+        base=OURS,
+        claims=[Claim(OURS, base, faster=factor) for base, factor in FASTER[model].items() if base in found],
+        note=f"Processor seconds of all threads, least of the rounds: {processor}.{left}",
+    )
+    warm = Table(
+        f"{what}: best of three later ones",
+        "s",
+        {case: [run["warm"] for run in runs] for case, runs in found.items()},
+        base=OURS,
+        claims=[Claim(OURS, HAIKU_JIT, at_most=1.1)] if HAIKU_JIT in found else [],
+        note="Later ones run the Python of the model again, but for jax.jit and TF1's session.",
+    )
+    return [cold, warm]
 
 
-def jaxvars() -> Callable[[int], Any]:
-    import jax
-    import jax.numpy as jnp
+# -- the methods ------------------------------------------------------------------------------------------------
 
+
+def jaxvars(entries: list[Entry]) -> Callable[[int], Any]:
     import jaxvars as jv
 
-    def net(x: Any) -> Any:
-        for number, channels in enumerate(CONVOLUTIONS):
-            with jv.variable_scope(f"conv{number}"):
-                kernel = jv.get_variable("w", [3, 3, x.shape[-1], channels], initializer=_glorot(jax))
-                x = jax.nn.relu(jv.nn.conv2d(x, kernel) + jv.get_variable("b", [channels], initializer=jnp.zeros))
-        x = x.mean((1, 2))
-        for number, units in enumerate(UNITS):
-            with jv.variable_scope(f"dense{number}"):
-                kernel = jv.get_variable("w", [x.shape[-1], units], initializer=_glorot(jax))
-                x = jax.nn.relu(x @ kernel + jv.get_variable("b", [units], initializer=jnp.zeros))
-        return x
+    makers = {
+        "he": jv.initializers.he_normal(),
+        "small": jv.truncated_normal_initializer(stddev=0.02),
+        "ones": jv.ones_initializer(),
+        "zeros": jv.zeros_initializer(),
+    }
 
-    model, images = jv.transform(net), jnp.zeros((1, 16, 16, 3))
-    return lambda seed: model.init(seed, images)
+    def net() -> None:
+        for scope, name, shape, how in entries:
+            with jv.variable_scope(scope):
+                jv.get_variable(name, shape, initializer=makers[how])
 
-
-def _glorot(jax: Any) -> Any:
-    return jax.nn.initializers.glorot_uniform()
+    return jv.transform(net).init
 
 
-def _haiku_init() -> tuple[Any, Any]:
-    import haiku as hk
-    import jax
-    import jax.numpy as jnp
-
-    def glorot(shape: Any, dtype: Any) -> Any:
-        return _glorot(jax)(hk.next_rng_key(), shape, dtype)
-
-    def net(x: Any) -> Any:
-        for channels in CONVOLUTIONS:
-            x = jax.nn.relu(hk.Conv2D(channels, 3, w_init=glorot)(x))
-        x = x.mean((1, 2))
-        for units in UNITS:
-            x = jax.nn.relu(hk.Linear(units, w_init=glorot)(x))
-        return x
-
-    return hk.transform(net).init, jnp.zeros((1, 16, 16, 3))
-
-
-def haiku() -> Callable[[int], Any]:
+def _jax_makers() -> dict[str, Any]:
     import jax
 
-    init, images = _haiku_init()
-    return lambda seed: init(jax.random.key(seed), images)
+    makers = jax.nn.initializers
+    small = makers.truncated_normal(0.02)
+    return {"he": makers.he_normal(), "small": small, "ones": makers.ones, "zeros": makers.zeros}
 
 
-def haiku_jit() -> Callable[[int], Any]:
+def raw(entries: list[Entry]) -> Callable[[int], Any]:
     import jax
 
-    init, images = _haiku_init()
-    jitted = jax.jit(init)
-    return lambda seed: jitted(jax.random.key(seed), images)
-
-
-def raw() -> Callable[[int], Any]:
-    import jax
-    import jax.numpy as jnp
-
-    shapes: list[tuple[int, ...]] = []
-    width = 3
-    for channels in CONVOLUTIONS:
-        shapes += [(3, 3, width, channels), (channels,)]
-        width = channels
-    for units in UNITS:
-        shapes += [(width, units), (units,)]
-        width = units
+    makers = _jax_makers()
 
     def init(seed: int) -> Any:
-        keys = jax.random.split(jax.random.key(seed), len(shapes))
-        return [
-            _glorot(jax)(key, shape) if len(shape) > 1 else jnp.zeros(shape)
-            for key, shape in zip(keys, shapes, strict=True)
-        ]
+        keys = jax.random.split(jax.random.key(seed), len(entries))
+        return [makers[how](keys[number], shape) for number, (_, _, shape, how) in enumerate(entries)]
 
     return init
 
 
-def main(method: str) -> None:
+def _haiku_init(entries: list[Entry]) -> Callable[..., Any]:
+    import haiku as hk
+
+    makers = {
+        "he": hk.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),
+        "small": hk.initializers.TruncatedNormal(0.02),
+        "ones": hk.initializers.Constant(1.0),
+        "zeros": hk.initializers.Constant(0.0),
+    }
+
+    def net() -> None:
+        for scope, name, shape, how in entries:
+            hk.get_parameter(f"{scope}/{name}".replace("/", "_"), shape, init=makers[how])
+
+    return hk.transform(net).init
+
+
+def haiku(entries: list[Entry]) -> Callable[[int], Any]:
+    import jax
+
+    init = _haiku_init(entries)
+    return lambda seed: init(jax.random.key(seed))
+
+
+def haiku_jit(entries: list[Entry]) -> Callable[[int], Any]:
+    import jax
+
+    jitted = jax.jit(_haiku_init(entries))
+    return lambda seed: jitted(jax.random.key(seed))
+
+
+def nnx(entries: list[Entry]) -> Callable[[int], Any]:
+    from flax import nnx as flax_nnx
+
+    makers = _jax_makers()
+
+    class Net(flax_nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            for scope, name, shape, how in entries:
+                value = makers[how](rngs.params(), shape)
+                setattr(self, f"{scope}/{name}".replace("/", "_"), flax_nnx.Param(value))
+
+    return lambda seed: flax_nnx.state(Net(flax_nnx.Rngs(seed)))
+
+
+METHODS = {"jaxvars": jaxvars, "raw": raw, "haiku": haiku, "haiku_jit": haiku_jit, "nnx": nnx}
+
+
+def tensorflow(model: str) -> None:
+    """Run the program for TensorFlow, with the Python that has it, and print what it prints."""
+    program = Path(__file__).with_name("tensorflow_init.py")
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **os.environ}
+    environment["PYTHONPATH"] = str(program.parent.parent)
+    command = [str(peers.tensorflow_python()), str(program), model]
+    subprocess.run(command, env=environment, check=True)
+
+
+def main(method: str, model: str) -> None:
     """Time one method in this process."""
+    if method == "tensorflow":
+        tensorflow(model)
+        return
     import jax
     import jax.numpy as jnp
 
-    init = {"jaxvars": jaxvars, "haiku": haiku, "haiku_jit": haiku_jit, "raw": raw}[method]()
+    init = METHODS[method](MODELS[model]())
     jax.block_until_ready(jnp.zeros(3) + jax.random.key_data(jax.random.key(0))[0])  # starts the backend
     times: list[float] = []
-    for seed in range(6):
+    processor = [time.process_time()]
+    for seed in range(4):
         start = time.perf_counter()
         jax.block_until_ready(jax.tree.leaves(init(seed)))
         times.append(time.perf_counter() - start)
-    print(json.dumps({"cold": times[0], "warm": min(times[1:])}))
+        processor.append(time.process_time())
+    print(json.dumps({"cold": times[0], "warm": min(times[1:]), "processor": processor[1] - processor[0]}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -177,12 +177,15 @@ def interleaved(
     return {name: samples[name] for name in cases}
 
 
-def fresh_processes(programs: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, list[dict[str, float]]]:
+def fresh_processes(
+    programs: Mapping[str, Sequence[str]], *, rounds: int, uncounted: int = 1
+) -> dict[str, list[dict[str, float]]]:
     """Run Python programs in processes of their own, interleaved; each prints a JSON object as its last line.
 
     Args:
       programs: per case the arguments for the Python interpreter.
-      rounds: how often each runs, after one run that is not counted (it fills file caches).
+      rounds: how often each runs.
+      uncounted: how often each runs beforehand, to fill file caches.
 
     Returns:
       Per case what each process printed.
@@ -190,12 +193,12 @@ def fresh_processes(programs: Mapping[str, Sequence[str]], *, rounds: int) -> di
     found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
     order = list(programs)
     shuffle = random.Random(0).shuffle
-    for number in range(rounds + 1):
+    for number in range(-uncounted, rounds):
         shuffle(order)
         for name in order:
             done = subprocess.run([sys.executable, *programs[name]], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"the benchmark process of {name!r} failed:\n{done.stderr}")
-            if number:
+            if number >= 0:
                 found[name].append(json.loads(done.stdout.splitlines()[-1]))
     return found
