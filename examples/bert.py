@@ -43,6 +43,7 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
+    scan_layers: bool = False  # trace and compile the layer once: the same names, the same numbers
 
     @classmethod
     def from_json_file(cls, path: str | Path) -> BertConfig:
@@ -156,7 +157,10 @@ def bert(
         x, table = embeddings(input_ids, token_type_ids, config, training)
         bias = (1.0 - mask[:, None, None, :].astype(x.dtype)) * -10000.0
         with jv.variable_scope("encoder"):
-            for number in range(config.num_hidden_layers):
+            if config.scan_layers:
+                layers = jv.scan_layers("layer_{}", config.num_hidden_layers)
+                x = layers(encoder_layer)(x, bias, config, training)
+            for number in range(0 if config.scan_layers else config.num_hidden_layers):
                 with jv.variable_scope(f"layer_{number}"):
                     x = encoder_layer(x, bias, config, training)
         with jv.variable_scope("pooler"):

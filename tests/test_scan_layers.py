@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxvars as jv
+from examples import bert
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError, TransformError
 
 LAYERS = 3
@@ -832,3 +833,15 @@ def test_an_error_in_the_body_leaves_no_trace() -> None:
         seen.assign_add(2)
         assert jv.get_variable("another", []).shape == ()
     assert store.variables["layer_0/count"] == 2
+
+
+def test_bert_by_scan() -> None:
+    """The example, whose custom getter makes the body run for each layer; trained, with dropout."""
+    loops, ours = (bert.dataclasses.replace(bert.SMALL, scan_layers=scanned) for scanned in (False, True))
+    batch, _, _ = bert.sums(np.random.RandomState(0), 2)
+    assert_same_specs(bert.pretraining.specs(ours, **batch), bert.pretraining.specs(loops, **batch))
+    variables = bert.pretraining.init(0, loops, **batch)
+    assert_close(
+        *(bert.pretraining.apply(variables, config, **batch, training=True, rng=1)[0] for config in (ours, loops)),
+        rtol=1e-4,
+    )
