@@ -276,7 +276,7 @@ def test_a_single_device() -> None:
         (init.glorot_uniform(), (0, 3), FLOAT32),
         (jax.nn.initializers.glorot_uniform(), (3, 2), FLOAT32),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__qualname__", str(value)),  # the text of a function has its address
 )
 def test_what_runs_do_not_cover(initializer: Any, shape: Any, dtype: Any, launches: list[str]) -> None:
     found = fill({"w": hole(initializer, shape, dtype)}, 0)["w"]
