@@ -193,7 +193,7 @@ def _first_steps(depth: int, rounds: int) -> Table:
         "s",
         {case: [run["processor"] for run in runs] for case, runs in found.items()},
         base=BY_HAND,
-        claims=[Claim(STACKED, LOOP, faster=10)],
+        claims=[Claim(STACKED, LOOP, faster=10)] if depth == DEPTHS[-1] else [],
         note=f"16 variables a layer, width {WIDTH}, batch [{BATCH}, {LENGTH}], dropout, gradient descent. Of which "
         f"tracing: {', '.join(f'{case} {value:.2f} s' for case, value in tracing.items())}. XLA compiles a kernel for "
         "each slice of a gradient that goes to a variable of its own, which layers stored stacked do not need.",
