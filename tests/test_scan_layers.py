@@ -868,14 +868,14 @@ BERTS = [dataclasses.replace(bert.SMALL, scan_layers=scanned) for scanned in (Fa
 def test_bert_by_scan() -> None:
     """The example, whose custom getter makes the body run for each layer."""
     loops, ours = BERTS
-    batch, _, _ = bert.sums(np.random.RandomState(0), 2)
+    batch: dict[str, Any] = bert.sums(np.random.RandomState(0), 2)[0]
     assert_same_specs(bert.pretraining.specs(ours, **batch), bert.pretraining.specs(loops, **batch))
 
 
 @pytest.mark.slow
 def test_bert_by_scan_with_dropout() -> None:
     loops, ours = BERTS
-    batch, _, _ = bert.sums(np.random.RandomState(0), 2)
+    batch: dict[str, Any] = bert.sums(np.random.RandomState(0), 2)[0]
     variables = bert.pretraining.init(0, loops, **batch)
     assert_close(
         *(bert.pretraining.apply(variables, config, **batch, training=True, rng=1)[0] for config in (ours, loops)),
