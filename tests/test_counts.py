@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import layout_comparisons
 
 import jaxvars as jv
 from jaxvars.frame import current_frame
-from jaxvars.layout import Core, Layout
 
 X = jnp.ones([4, 8])
 
@@ -111,16 +111,7 @@ def test_a_steady_jitted_call_neither_compares_nor_hashes_the_layout(monkeypatch
     step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree))
     for _ in range(3):
         variables = step(variables)
-    calls: list[str] = []
-    for cls in (Layout, Core):
-        for name in ("__eq__", "__hash__"):
-            original = getattr(cls, name)
-
-            def counted(*args: Any, name: str = name, original: Any = original) -> Any:
-                calls.append(name)
-                return original(*args)
-
-            monkeypatch.setattr(cls, name, counted)
+    calls = layout_comparisons(monkeypatch)
     assert variables._layout == variables._layout
     assert calls  # they are counted
     calls.clear()

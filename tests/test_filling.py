@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
@@ -91,22 +91,6 @@ def same_bits(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for name, value in found.items():
         assert value.dtype == expected[name].dtype and value.shape == expected[name].shape
         assert not value.weak_type
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """Count what XLA compiles."""
-    events: list[str] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # Keys.

@@ -7,8 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
@@ -64,22 +63,6 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     _launch = _runs.launch
     monkeypatch.setattr(_runs, "launch", counted)
     return seen
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """Count what XLA compiles."""
-    events: list[str] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @functools.cache

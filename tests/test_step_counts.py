@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counting import layout_comparisons
 
 import jaxvars as jv
-from jaxvars.layout import Core, Layout
 
 X = jnp.linspace(-1.0, 1.0, 32, dtype="float32").reshape(4, 8)
 TX = optax.adam(1e-2)
@@ -195,16 +195,7 @@ def test_no_second_trace_and_no_python_call(way: Any, tmp_path: Path, monkeypatc
     _, variables = step(variables, X)
     _, variables = step(variables, X)
     again = way(variables, tmp_path)
-    calls: list[str] = []
-    for cls in (Layout, Core):
-        for name in ("__eq__", "__hash__"):
-            original = getattr(cls, name)
-
-            def counted(*args: Any, name: str = name, original: Any = original) -> Any:
-                calls.append(name)
-                return original(*args)
-
-            monkeypatch.setattr(cls, name, counted)
+    calls = layout_comparisons(monkeypatch)
     assert again._layout == variables._layout
     assert calls  # they are counted
     calls.clear()
