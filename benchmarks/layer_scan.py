@@ -215,7 +215,6 @@ def _traces(depth: int, rounds: int) -> Table:
         f"tracing the gradient of {depth} layers (CPU time of the thread)",
         "ms",
         interleaved(cases, rounds=rounds, scale=1e3, clock=time.thread_time),
-        base=BY_HAND,
         size=depth,
     )
 
