@@ -1,8 +1,9 @@
-"""Counts that several tests take: what XLA compiles, and how often layouts are compared in Python."""
+"""Counts that several tests take: what XLA compiles, Python calls, comparisons of layouts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +27,22 @@ def compilations() -> Iterator[list[str]]:
         yield events
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def python_calls(run: Callable[[], Any], within: str = "") -> int:
+    """How many Python functions `run` calls, of those in files whose path starts with `within`."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_filename.startswith(within)
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def layout_comparisons(monkeypatch: pytest.MonkeyPatch) -> list[str]:

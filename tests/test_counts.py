@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counting import layout_comparisons
+from counting import compilations, layout_comparisons, python_calls
 
 import jaxvars as jv
 from jaxvars.frame import current_frame
@@ -59,39 +58,6 @@ def _loops(x: Any, fail: bool = False) -> Any:
 
 
 MODELS = {"frame level": _layers, "inside jit and scan": _loops}
-
-
-@contextmanager
-def _compilations() -> Iterator[list[str]]:
-    """The list of compilations that happened inside the block."""
-    seen: list[str] = []
-    inside = [True]
-
-    def listener(event: str, duration: float, **kwargs: Any) -> None:
-        if inside[0] and event == "/jax/core/compile/backend_compile_duration":
-            seen.append(str(kwargs))
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
-        yield seen
-    finally:
-        inside[0] = False  # JAX has no public way to take a listener back
-
-
-def _python_calls(run: Callable[[], Any]) -> int:
-    """How many Python functions `run` calls."""
-    calls = 0
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 def _resident_bytes() -> int:
@@ -144,7 +110,7 @@ def test_one_trace_of_a_step_with_apply_and_assign() -> None:
 def test_an_assignment_compiles_once() -> None:
     variables = jv.Variables({f"v{i}": jnp.zeros([3, 5]) for i in range(10)})
     jv.assign_add(variables, "v0", jnp.ones([3, 5]))
-    with _compilations() as seen:
+    with compilations() as seen:
         for i in range(10):
             variables = jv.assign_add(variables, f"v{i}", jnp.ones([3, 5]))
     assert seen == []
@@ -168,7 +134,7 @@ def test_eager_applies_neither_compile_nor_grow(kind: str, failing: bool) -> Non
 
     for number in range(2):
         apply(number)
-    with _compilations() as seen:
+    with compilations() as seen:
         for number in range(20):
             apply(number)
         gc.collect()
@@ -240,7 +206,7 @@ def test_python_calls_per_read() -> None:
     many, few = jv.transform(_reads(200)), jv.transform(_reads(100))
     variables = many.init(0)
     many.apply(variables)
-    calls = _python_calls(lambda: many.apply(variables)) - _python_calls(lambda: few.apply(variables))
+    calls = python_calls(lambda: many.apply(variables)) - python_calls(lambda: few.apply(variables))
     assert calls / 100 <= 36
 
 
@@ -256,5 +222,5 @@ def test_python_calls_per_scope() -> None:
     many, few = jv.transform(scopes(200)), jv.transform(scopes(100))
     variables = jv.Variables({})
     many.apply(variables)
-    calls = _python_calls(lambda: many.apply(variables)) - _python_calls(lambda: few.apply(variables))
+    calls = python_calls(lambda: many.apply(variables)) - python_calls(lambda: few.apply(variables))
     assert calls / 100 <= 25

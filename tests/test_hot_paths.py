@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from counting import python_calls
 
 import jaxvars as jv
 
@@ -19,19 +19,8 @@ X = jax.ShapeDtypeStruct((), "float32")
 def _calls(run: Callable[[], Any]) -> int:
     """How many Python functions of jaxvars `run` calls, once everything is warm."""
     package = os.path.dirname(jv.__file__) + os.sep
-    calls = 0
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event == "call" and frame.f_code.co_filename.startswith(package)
-
     run()
-    sys.setprofile(count)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    return calls
+    return python_calls(run, within=package)
 
 
 def _per_variable(run: Callable[[int], Callable[[], Any]]) -> float:

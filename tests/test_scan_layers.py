@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 
 import jaxvars as jv
 from examples import bert
@@ -220,21 +221,12 @@ def test_the_body_is_traced_as_often_for_any_depth(stacked: str | None) -> None:
 
 
 def test_one_compilation_of_an_eager_model() -> None:
-    compiled: list[str] = []
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
-
     model = jv.transform(by_scan(lambda x: x * jv.get_variable("w", []) + count().assign_add(1)))
     variables = model.init(0, X)
     model.apply(variables, X)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as compiled:
         model.apply(variables, X)
-        assert not compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
 
 
 # Options
