@@ -1,10 +1,6 @@
 """Checkpoints that two processes save together, of arrays that neither holds whole."""
 
 import os
-import socket
-import subprocess
-import sys
-import textwrap
 
 import jax
 import numpy as np
@@ -12,6 +8,7 @@ import pytest
 from checkpoint_states import mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from processes import run_processes
 
 import jaxvars as jv
 from jaxvars import checkpoint
@@ -37,10 +34,9 @@ def test_pieces_are_checked_where_they_are_read_whole():
     assert bounds_of((slice(2, 4), slice(None)), value.shape) == pieces[1][0]
 
 
-def work(number, address, folder):
+def work(folder):
     """What each of the two processes does."""
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, 2, number)
+    number = jax.process_index()
     devices = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
 
     def placed(name, spec):
@@ -77,24 +73,7 @@ def refuse(source, target, real=os.rename):
 
 @pytest.mark.slow
 def test_two_processes_save_and_restore_together(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    code = f"""
-        import sys
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
-        from test_checkpoint_orbax_processes import work
-        work(int(sys.argv[1]), {address!r}, {str(tmp_path)!r})
-    """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    children = [
-        subprocess.Popen([*command, str(number)], env=environment, stderr=subprocess.PIPE, text=True)
-        for number in range(2)
-    ]
-    for child in children:
-        errors = child.communicate(timeout=300)[1]
-        assert child.returncode == 0, errors[-3000:]
+    run_processes(work, 2, str(tmp_path))
     assert os.listdir(tmp_path) == ["m"]
     path = str(tmp_path / "m")
     source = OrbaxSource(path)
