@@ -13,6 +13,7 @@ from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype, shape_as_tuple, value_dtype
 from jaxvars._source import user_site
 from jaxvars.errors import InvalidArgumentError, JaxvarsError, TransformError
+from jaxvars.fitting import fitted
 from jaxvars.initializers import (
     Initializer,
     Normalized,
@@ -22,7 +23,7 @@ from jaxvars.initializers import (
     is_constant,
 )
 from jaxvars.initializers._calling import ZeroArgument
-from jaxvars.scopes.device_scope import current_home
+from jaxvars.scopes.device_scope import VariableOp, current_home
 from jaxvars.scopes.names import is_variable_name
 from jaxvars.scopes.request import in_name_scope
 from jaxvars.scopes.slicing import Partitioning
@@ -174,8 +175,9 @@ def _normalized(definition: Definition) -> Normalized:
 def at_home(made: Made, key: str, graph: Any, partitioning: Partitioning | None) -> Made:
     """Return a variable that is being made with the home that the `jv.device` blocks around it give.
 
-    A device string is only noted; a sharding is where the hole will be filled. Device functions are asked for each
-    slice of a partitioned variable, as in TF1, where each took a task of its own; the one array lives with the first.
+    A device string is only noted; a sharding is where the hole will be filled, and the note keeps what was wanted.
+    Device functions are asked for each slice of a partitioned variable, as in TF1, where each took a task of its own;
+    the one array lives with the first. A rule over a mesh is asked for the whole.
 
     Args:
       made: the variable.
@@ -185,19 +187,22 @@ def at_home(made: Made, key: str, graph: Any, partitioning: Partitioning | None)
 
     Raises:
       InvalidArgumentError: a device function returned a malformed string.
-      InvalidTypeError: one returned no string.
+      InvalidTypeError: one returned no string or sharding.
     """
+    shape, dtype = made.hole.shape, made.hole.dtype
     if partitioning is None:
-        home = current_home(key, made.hole.shape, made.hole.dtype, graph)
+        home = current_home(key, shape, dtype, graph)
     else:
+        whole = VariableOp(key, "", shape, dtype, graph, partitions=partitioning.partitions)
         names = [f"{key}/part_{number}" for number in range(len(partitioning.parts))]
         slices = zip(names, partitioning.parts, strict=True)
-        home, *_ = [current_home(name, part.shape, made.hole.dtype, graph) for name, part in slices]
+        home, *_ = [current_home(name, part.shape, dtype, graph, whole) for name, part in slices]
     if home is None:
         return made
     if home.sharding is None:
         return made._replace(placement=home.note)
-    return made._replace(hole=made.hole.update(sharding=home.sharding), placement=getattr(home.sharding, "spec", None))
+    hole = made.hole.update(sharding=fitted(home.sharding, shape))
+    return made._replace(hole=hole, placement=getattr(home.sharding, "spec", None))
 
 
 def _converted(made: Normalized, definition: Definition) -> Normalized:

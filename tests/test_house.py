@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_source", "_compat", "_calls"),
     ("scopes",),
     (
-        "spec", "layout", "rules", "_turned", "buffers", "_arguments", "initializers", "regularizers", "filling",
+        "spec", "fitting", "layout", "rules", "_turned", "buffers", "_arguments", "initializers", "regularizers", "filling",
         "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary",
         "variables",
     ),

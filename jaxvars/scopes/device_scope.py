@@ -37,6 +37,7 @@ class VariableOp(NamedTuple):
       dtype: its dtype.
       graph: the frame's names, another object in each frame.
       type: always ``"VariableV2"``: only variables have a device here.
+      partitions: how many slices a partitioner cuts along each dimension, None without one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class VariableOp(NamedTuple):
     dtype: Any
     graph: Any
     type: str = VARIABLE_OP
+    partitions: tuple[int, ...] | None = None
 
     @property
     def node_def(self) -> VariableOp:
@@ -62,7 +64,7 @@ class Home(NamedTuple):
 
     Attributes:
       device: the canonical string, "" where the sharding says it.
-      sharding: a `jax.sharding.Sharding`, or None.
+      sharding: a `jax.sharding.Sharding` as it is wanted, or None.
       soft: whether another device will do where this one does not exist.
     """
 
@@ -97,7 +99,8 @@ class device(ScopeDecorator):
     Nested blocks merge field by field (job, replica, task, type, index), the inner one wins. ``None`` shuts out the
     blocks around it. A function is called for each new variable with an op-like object (``.name``, ``.type``,
     ``.device``, ``.shape``, ``.dtype``), whose ``.device`` is what the blocks inside gave; its result takes the
-    place of that. A sharding sets all fields.
+    place of that. A sharding sets all fields; a function may return one too, as `jv.placement.rule` does, and a device
+    that a block inside says wins over it.
 
     A device is the home of a value: `init`, `checkpoint.restore` and the initializers put it there, and there the
     string becomes a device of JAX. `specs` only notes it: ``v.device``, ``variables.summary()``. Inside ``jax.jit``
@@ -105,7 +108,8 @@ class device(ScopeDecorator):
 
     Args:
       device_name_or_function: such as ``"/gpu:1"``, ``"/job:ps/task:0"`` or ``"/device:CPU:*"``; a `jv.DeviceSpec`; a
-        function such as `jv.train.replica_device_setter` returns; None; a `jax.Device`; or a `jax.sharding.Sharding`.
+        function such as `jv.train.replica_device_setter` or `jv.placement.rule` returns; None; a `jax.Device`; or a
+        `jax.sharding.Sharding`.
       soft_placement: where the device does not exist, take one that does instead of raising: of the same type if there
         is one, with the index taken round. Holds for the blocks inside too.
 
@@ -157,7 +161,7 @@ def _checked(what: Any) -> Any:
         return what
     if isinstance(what, str):
         return DeviceSpec.from_string(what)
-    if hasattr(what, "device_set") or callable(what):  # a jax.sharding.Sharding, known without importing JAX
+    if _is_sharding(what) or callable(what):
         return what
     if hasattr(what, "platform") and hasattr(what, "process_index"):  # a jax.Device
         return _spec_of(what)
@@ -166,6 +170,11 @@ def _checked(what: Any) -> Any:
         f"jv.device takes a string, a function, None, a jax.Device or a Sharding, got {what!r:.60} "
         f"({type(what).__name__}){f' at {site}' if site else ''}. Write for example: with jv.device('/gpu:1'): ..."
     )
+
+
+def _is_sharding(what: Any) -> bool:
+    """Whether this is a `jax.sharding.Sharding`, without importing JAX."""
+    return hasattr(type(what), "device_set")
 
 
 def device_text(jax_device: Any) -> str:
@@ -184,21 +193,24 @@ def _spec_of(jax_device: Any) -> DeviceSpec:
     )
 
 
-def current_home(name: str, shape: tuple[int, ...], dtype: Any, graph: Any) -> Home | None:
+def current_home(
+    name: str, shape: tuple[int, ...], dtype: Any, graph: Any, whole: VariableOp | None = None
+) -> Home | None:
     """Return the home of a variable that is made here and now; None where no block says one.
 
     From the innermost block outwards, as in TF1: a string adds the fields that are open still, a function's result
-    takes the place of what there is, None ends it.
+    takes the place of what there is, None ends it. A sharding is a home only where no block inside says a device.
 
     Args:
       name: its key.
       shape: its shape.
       dtype: its dtype.
       graph: the frame's names.
+      whole: of a slice, the partitioned variable: what functions with a true ``takes_whole`` are asked about.
 
     Raises:
       InvalidArgumentError: a function returned a malformed string. Names the variable.
-      InvalidTypeError: a function returned neither a string nor a `DeviceSpec`.
+      InvalidTypeError: a function returned no string, `DeviceSpec` or sharding.
     """
     block = open_devices.get()
     if block is None:
@@ -209,27 +221,33 @@ def current_home(name: str, shape: tuple[int, ...], dtype: Any, graph: Any) -> H
         soft = soft or block.soft
         if isinstance(block.what, DeviceSpec):
             found = block.what.make_merged_spec(found)
-        elif hasattr(block.what, "device_set"):
-            if found == DeviceSpec():
-                return Home("", block.what, soft)
-            break
         else:
-            found = _chosen(block.what, VariableOp(name, found.to_string(), shape, dtype, graph))
+            chosen = block.what
+            if not _is_sharding(chosen):
+                op = VariableOp(name, "", shape, dtype, graph)
+                if whole is not None and getattr(chosen, "takes_whole", False):
+                    op = whole
+                chosen = _chosen(chosen, op._replace(device=found.to_string()))
+            if not isinstance(chosen, DeviceSpec):
+                if found == DeviceSpec():
+                    return Home("", chosen, soft)
+                break
+            found = chosen
         block = block.outer
     text = found.to_string()
     return Home(text, None, soft) if text else None
 
 
-def _chosen(function: DeviceFunction, op: VariableOp) -> DeviceSpec:
-    """What a device function says."""
+def _chosen(function: DeviceFunction, op: VariableOp) -> Any:
+    """What a device function says: a `DeviceSpec`, or a sharding."""
     result = cast(object, function(op))
-    if isinstance(result, DeviceSpec):
+    if isinstance(result, DeviceSpec) or _is_sharding(result):
         return result
     called = getattr(function, "__qualname__", type(function).__name__)
     if not isinstance(result, str):
         raise InvalidTypeError(
             f"The device function {called} returned {result!r:.60} for variable {op.name}: it must return a device "
-            "string. To leave the device as it is: return op.device"
+            "string or a jax.sharding.Sharding. To leave the device as it is: return op.device"
         )
     try:
         return DeviceSpec.from_string(result)
