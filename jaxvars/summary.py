@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxvars.buffers import is_deleted
+from jaxvars.buffers import is_concrete, is_deleted
+from jaxvars.fitting import fit
 from jaxvars.spec import is_hole, leaf_nbytes, leaf_shape, leaf_size
 from jaxvars.state import State
 
-__all__ = ["ScopeTotal", "Summary", "SummaryRow", "describe", "summarize"]
+__all__ = ["ScopeTotal", "Summary", "SummaryRow", "bytes_text", "describe", "summarize"]
 
 _COLUMNS = ("name", "shape", "dtype", "count", "bytes", "trainable", "collections", "sharding")
-_HOME = "device"
-_RIGHT = frozenset({"count", "bytes", "variables"})
+_SOME_COLUMNS = ("device", "left out")  # shown where a variable has something to say there
+_RIGHT = frozenset({"count", "bytes", "variables", "bytes per device"})
 _TOTAL_COLUMNS = ("scope", "variables", "count", "bytes")
+_PER_DEVICE = "bytes per device"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SummaryRow:
     """One variable of the table.
 
-    `sharding` says where the value lies, or ``"uninitialized"``; `device` where it is at home by its definition.
+    `sharding` says where the value lies, or ``"uninitialized"``; `device` where it is at home by its definition, a
+    device or what a rule wants; `left_out` what its shape cannot have of that, and why; `device_bytes` the bytes that
+    one device holds of it.
     """
 
     name: str
@@ -38,9 +43,11 @@ class SummaryRow:
     collections: tuple[str, ...]
     sharding: str
     device: str = ""
+    left_out: str = ""
+    device_bytes: int = 0
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts, in column order; the device last."""
+        """The row as texts, in column order; those that may be empty last."""
         return (
             self.name,
             str(self.shape),
@@ -51,21 +58,23 @@ class SummaryRow:
             ", ".join(self.collections),
             self.sharding,
             self.device,
+            self.left_out,
         )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScopeTotal:
-    """What the variables of one scope add up to."""
+    """What the variables of one scope add up to; `device_bytes` is what one device holds that has a piece of each."""
 
     scope: str
     variables: int
     count: int
     bytes: int
+    device_bytes: int = 0
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts, in column order."""
-        return self.scope, f"{self.variables:,}", f"{self.count:,}", f"{self.bytes:,}"
+        """The row as texts, in column order; the bytes of one device last."""
+        return self.scope, f"{self.variables:,}", f"{self.count:,}", f"{self.bytes:,}", f"{self.device_bytes:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,22 +90,29 @@ class Summary:
     totals: tuple[ScopeTotal, ...]
 
     def _table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """Columns and rows; the devices only where a variable has one."""
-        columns = (*_COLUMNS, _HOME) if any(row.device for row in self.rows) else _COLUMNS
-        return columns, [row.cells()[: len(columns)] for row in self.rows]
+        """Columns and rows; of some columns only those in which something stands."""
+        names, cells = (*_COLUMNS, *_SOME_COLUMNS), [row.cells() for row in self.rows]
+        shown = [i for i, name in enumerate(names) if name in _COLUMNS or any(line[i] for line in cells)]
+        return [names[i] for i in shown], [[line[i] for i in shown] for line in cells]
+
+    def _totals_table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """Columns and rows; the bytes of one device only where it does not hold all."""
+        spread = any(total.device_bytes != total.bytes for total in self.totals)
+        columns = (*_TOTAL_COLUMNS, _PER_DEVICE) if spread else _TOTAL_COLUMNS
+        return columns, [total.cells()[: len(columns)] for total in self.totals]
 
     def __str__(self) -> str:
         table = _text_table(*self._table())
-        return table + "\n\n" + _text_table(_TOTAL_COLUMNS, [total.cells() for total in self.totals])
+        return table + "\n\n" + _text_table(*self._totals_table())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         total = self.totals[-1]
-        size = _bytes(total.bytes)
+        size = bytes_text(total.bytes)
         head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {size}"
         rows = _html_table(*self._table())
-        totals = _html_table(_TOTAL_COLUMNS, [item.cells() for item in self.totals])
+        totals = _html_table(*self._totals_table())
         # Long tables start closed: a notebook shows its last expression, meant to be read or not.
         opened = " open" if len(self.rows) <= 30 else ""
         return (
@@ -118,6 +134,7 @@ def summarize(state: State, depth: int = 1) -> Summary:
 
 def _row(state: State, position: int, leaf: Any) -> SummaryRow:
     layout = state._layout
+    note, sharding = layout.placement[position], _known_sharding(leaf)
     return SummaryRow(
         name=layout.keys[position],
         shape=leaf_shape(leaf),
@@ -127,8 +144,28 @@ def _row(state: State, position: int, leaf: Any) -> SummaryRow:
         trainable=layout.trainable[position],
         collections=layout.collections[position],
         sharding=_place_text(leaf),
-        device=_home_text(layout.placement[position]),
+        device=_home_text(note),
+        left_out=_left_out(note, sharding, leaf_shape(leaf)),
+        device_bytes=leaf_nbytes(leaf) if sharding is None else _device_bytes(leaf, sharding),
     )
+
+
+def _known_sharding(leaf: Any) -> NamedSharding | None:
+    """How a value or hole is spread over a mesh, None where it is not or nobody knows."""
+    known = is_hole(leaf) or (is_concrete(leaf) and not leaf.is_deleted())
+    return leaf.sharding if known and isinstance(leaf.sharding, NamedSharding) else None
+
+
+def _left_out(note: Any, sharding: NamedSharding | None, shape: tuple[int, ...]) -> str:
+    """What the shape cannot have of the spec that was wanted, and why."""
+    if sharding is None or not isinstance(note, PartitionSpec):
+        return ""
+    _, reasons = fit(note, shape, sharding.mesh.shape)
+    return "; ".join(reasons)
+
+
+def _device_bytes(leaf: Any, sharding: NamedSharding) -> int:
+    return math.prod(sharding.shard_shape(leaf.shape)) * int(leaf.dtype.itemsize)
 
 
 def _home_text(placement: Any) -> str:
@@ -136,7 +173,13 @@ def _home_text(placement: Any) -> str:
 
 
 def _total(scope: str, rows: Sequence[SummaryRow]) -> ScopeTotal:
-    return ScopeTotal(scope, len(rows), sum(row.count for row in rows), sum(row.bytes for row in rows))
+    return ScopeTotal(
+        scope,
+        len(rows),
+        sum(row.count for row in rows),
+        sum(row.bytes for row in rows),
+        sum(row.device_bytes for row in rows),
+    )
 
 
 def describe(leaf: Any) -> str:
@@ -152,7 +195,8 @@ def _dtype_text(leaf: Any) -> str:
 
 def _place_text(leaf: Any) -> str:
     if is_hole(leaf):
-        return "uninitialized"
+        sharding = _known_sharding(leaf)
+        return "uninitialized" if sharding is None else f"uninitialized, {_spread_text(sharding)}"
     if is_deleted(leaf):
         return "deleted"
     if isinstance(leaf, Tracer):
@@ -160,15 +204,19 @@ def _place_text(leaf: Any) -> str:
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         return ""
-    if isinstance(sharding, jax.sharding.NamedSharding):
-        axes = ", ".join(f"{name}={size}" for name, size in sharding.mesh.shape.items())
-        return f"{tuple(sharding.spec)} over {axes}"
+    if isinstance(sharding, NamedSharding):
+        return _spread_text(sharding)
     devices = sorted(sharding.device_set, key=lambda device: device.id)
     return ", ".join(f"{device.platform}:{device.id}" for device in devices)
 
 
-def _bytes(count: int) -> str:
-    """A size for people: ``1.5 MiB``."""
+def _spread_text(sharding: NamedSharding) -> str:
+    axes = ", ".join(f"{name}={size}" for name, size in sharding.mesh.shape.items())
+    return f"{tuple(sharding.spec)} over {axes}"
+
+
+def bytes_text(count: int) -> str:
+    """Return a size for people: ``1.5 MiB``."""
     size = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
