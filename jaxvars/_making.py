@@ -18,7 +18,7 @@ from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._identity import identity_of
 
-__all__ = ["Maker", "Task", "constant_value", "make_now", "make_traced", "placed", "put"]
+__all__ = ["Maker", "Task", "constant_value", "host_memory", "make_now", "make_traced", "own_part", "placed", "put"]
 
 Maker: TypeAlias = Callable[[Any], jax.Array]
 
@@ -27,6 +27,8 @@ _MAX_EXECUTABLES = 1024
 # A function that is not ours may round its last bit otherwise when XLA splits it over devices. Up to this size
 # its value is made on one device, and then spread.
 _WHOLE_BYTES = 1 << 24
+# XLA takes over host memory that begins at a multiple of this.
+_ALIGNMENT = 64
 
 
 class Task(NamedTuple):
@@ -47,7 +49,7 @@ def constant_value(task: Task) -> np.ndarray[Any, Any] | None:
 
 
 def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Put an array on its devices.
+    """Put an array on its devices; of one that several processes hold, each puts the parts that are its own.
 
     On a CPU the result may be the memory of `host` itself, which therefore must be the caller's own, in no
     other
@@ -55,7 +57,25 @@ def put(host: np.ndarray[Any, Any], sharding: jax.sharding.Sharding | None) -> j
     """
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(host, sharding)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index], dtype=host.dtype)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: own_part(host, index), dtype=host.dtype)
+
+
+def own_part(host: np.ndarray[Any, Any], index: Any) -> np.ndarray[Any, Any]:
+    """Return ``host[index]`` in memory that does not keep all of `host` alive."""
+    part = host[index]
+    if part.size == host.size or 0 in part.strides:  # a view of one element is copied when it is put
+        return part
+    own = host_memory(part.shape, part.dtype)
+    own[...] = part
+    return own
+
+
+def host_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return new host memory that JAX takes over on a CPU, without a copy."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    room = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    skip = -room.ctypes.data % _ALIGNMENT
+    return room[skip : skip + nbytes].view(dtype).reshape(shape)
 
 
 def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: dict[Hashable, Maker]) -> jax.Array:
@@ -68,11 +88,9 @@ def make_now(task: Task, row: np.ndarray[Any, Any] | None, impl: str, shared: di
       shared: code that serves for the rest of this call of ``fill`` only; written into.
     """
     if _is_value(task.initializer):
-        value = _direct(task)
-        return value if task.sharding is None else jax.device_put(value, task.sharding)
-    if task.sharding is not None and _is_made_whole(task, task.sharding):
-        whole = make_now(task._replace(sharding=None), row, impl, shared)
-        return jax.device_put(whole, task.sharding)
+        return placed(_direct(task), task.sharding)
+    if task.sharding is not None and _is_made_whole(task):
+        return placed(make_now(task._replace(sharding=None), row, impl, shared), task.sharding)
     identity = identity_of(task.initializer)
     if identity is not None:
         kept = _Kept(identity, task.initializer)
@@ -93,10 +111,12 @@ def _is_value(initializer: Any) -> bool:
     return isinstance(initializer, Initializer) and not initializer.draws
 
 
-def _is_made_whole(task: Task, sharding: jax.sharding.Sharding) -> bool:
-    size = math.prod(task.shape) * task.dtype.itemsize
+def _is_made_whole(task: Task) -> bool:
+    """Whether a sharded value is made on one device (of each process), then cut."""
+    if getattr(task.initializer, "is_joint", False):
+        return True
     foreign = not isinstance(task.initializer, Initializer)
-    return foreign and sharding.is_fully_addressable and size <= _WHOLE_BYTES
+    return foreign and math.prod(task.shape) * task.dtype.itemsize <= _WHOLE_BYTES
 
 
 def _direct(task: Task) -> jax.Array:
@@ -181,7 +201,9 @@ def placed(value: jax.Array, sharding: jax.sharding.Sharding | None) -> jax.Arra
     if sharding is None:
         return value
     if not isinstance(value, Tracer):
-        return jax.device_put(value, sharding)
+        if sharding.is_fully_addressable or jnp.issubdtype(value.dtype, dtypes.extended):
+            return jax.device_put(value, sharding)
+        return put(np.asarray(value), sharding)  # JAX would send all of it round, to compare
     if isinstance(sharding, jax.sharding.NamedSharding):
         return cast(jax.Array, jax.lax.with_sharding_constraint(value, sharding))
     return value

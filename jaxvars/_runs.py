@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxvars._making import Task
+from jaxvars._making import Task, host_memory
 from jaxvars.initializers import needs_key
 from jaxvars.initializers._base import Shape
 from jaxvars.initializers._runs import COLUMNS, DTYPES, RUN, RUNS, launch, numbers_of
@@ -30,8 +30,6 @@ _Shards: TypeAlias = list[tuple[Any, _Bounds]]  # a device, None for the default
 
 # Launches that may wait to be collected: enough to keep the cores busy.
 _AHEAD = max(4, 2 * (os.cpu_count() or 1))
-# XLA takes over memory that begins at a multiple of this.
-_ALIGNMENT = 64
 
 
 class Drawn(NamedTuple):
@@ -149,11 +147,7 @@ def draw_all(variables: Mapping[str, Drawn]) -> dict[str, jax.Array]:
 
 
 def _empty(bounds: _Bounds, dtype: np.dtype[Any]) -> _Array:
-    shape = tuple(stop - start for start, stop in bounds)
-    nbytes = math.prod(shape) * dtype.itemsize
-    room = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    skip = -room.ctypes.data % _ALIGNMENT
-    return room[skip : skip + nbytes].view(dtype).reshape(shape)
+    return host_memory(tuple(stop - start for start, stop in bounds), dtype)
 
 
 def _part(drawn: Drawn, bounds: _Bounds, out: _Array) -> _Part:
@@ -178,7 +172,7 @@ def _placed(drawn: Drawn, made: dict[_Bounds, _Array]) -> jax.Array:
         host = made[bounds].copy() if bounds in seen else made[bounds]
         here.append(jax.device_put(host, device))
         seen.add(bounds)
-    return jax.make_array_from_single_device_arrays(drawn.shape, drawn.sharding, here)
+    return jax.make_array_from_single_device_arrays(drawn.shape, drawn.sharding, here, dtype=drawn.dtype)
 
 
 # Launches.

@@ -26,7 +26,7 @@ from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype
-from jaxvars._making import Maker, Task, constant_value, make_now, make_traced, placed, put
+from jaxvars._making import Maker, Task, constant_value, host_memory, make_now, make_traced, placed, put
 from jaxvars._runs import Drawn, are_usable, draw_all, drawn_by
 from jaxvars.errors import (
     FailedPreconditionError,
@@ -43,6 +43,8 @@ __all__ = ["as_key", "fill", "name_hash", "variable_key"]
 # Constants up to this size are sent to the device in one call; larger ones one by one, so that the host never
 # holds two copies of a large model.
 _SMALL_BYTES = 1 << 16
+# Of a sharded variable that holds several layers so many bytes of layers are drawn together.
+_LAYERS_BYTES = 1 << 25
 
 
 def name_hash(name: str) -> int:
@@ -154,11 +156,41 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
 def _fill_stacked(holes: Mapping[str, Any], stacked: Sequence[str], rng: Any) -> dict[str, jax.Array]:
     """Fill holes of which some hold several layers (`jv.scan_layers`), each filled by itself, under its own name."""
     filled = fill({name: hole for name, hole in holes.items() if name not in stacked}, rng)
+    now = not isinstance(rng, Tracer) and not _is_tracing()
     for name in stacked:
         whole = holes[name]
+        sharding = getattr(whole, "sharding", None)
+        plain = not jnp.issubdtype(whole.dtype, dtypes.extended)
+        if now and plain and isinstance(sharding, jax.sharding.NamedSharding):
+            filled[name] = _stacked_onto(whole, sharding, rng)
+            continue
         layers = fill(whole.initializer.layers(whole), rng)
-        filled[name] = placed(jnp.stack(list(layers.values())), getattr(whole, "sharding", None))
+        filled[name] = placed(jnp.stack(list(layers.values())), sharding)
     return {name: filled[name] for name in holes}
+
+
+def _stacked_onto(whole: Any, sharding: jax.sharding.NamedSharding, rng: Any) -> jax.Array:
+    """Fill a variable of several layers shard by shard: beside the shards there are never more than a few layers."""
+    shape, dtype = tuple(whole.shape), as_dtype(whole.dtype)
+    of_layer = jax.sharding.NamedSharding(
+        sharding.mesh, jax.sharding.PartitionSpec(*sharding.spec[1:]), memory_kind=sharding.memory_kind
+    )
+    layers = list(whole.initializer.layers(whole, of_layer).items())
+    indices: Mapping[Any, Any] = sharding.addressable_devices_indices_map(shape)
+    made = {device: host_memory(sharding.shard_shape(shape), dtype) for device in indices}
+    here = {device: range(*index[0].indices(shape[0])) for device, index in indices.items()}
+    at_once = max(1, _LAYERS_BYTES * len(layers) // max(1, sum(part.nbytes for part in made.values())))
+    for first in range(0, len(layers), at_once):
+        group = fill(dict(layers[first : first + at_once]), rng)
+        for number, layer in enumerate(group.values(), first):
+            for shard in layer.addressable_shards:
+                if number in here[shard.device]:
+                    made[shard.device][number - here[shard.device].start] = shard.data
+    arrays = [
+        jax.device_put(host, jax.sharding.SingleDeviceSharding(device, memory_kind=sharding.memory_kind))
+        for device, host in made.items()
+    ]
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays, dtype=dtype)
 
 
 def _task(name: str, hole: Any) -> Task:

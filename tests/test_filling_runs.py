@@ -223,7 +223,7 @@ def test_only_what_this_process_holds_is_drawn(monkeypatch: pytest.MonkeyPatch, 
     everywhere = sharding.addressable_devices_indices_map(shape)
     mine = dict(list(everywhere.items())[2:4])
     monkeypatch.setattr(NamedSharding, "addressable_devices_indices_map", lambda self, shape: mine)
-    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", lambda shape, sharding, arrays: arrays)
+    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", lambda shape, sharding, arrays, dtype: arrays)
     arrays: Any = fill({"w": hole(init.glorot_normal(), shape, sharding=sharding)}, 0)["w"]
     assert len(launches) == math.prod(shape) // 4 // (RUN * RUNS)  # a quarter, once for both replicas
     expected = directly(init.glorot_normal(), shape, FLOAT32, 0, "w")

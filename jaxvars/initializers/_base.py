@@ -43,6 +43,7 @@ class Initializer:
     spelling: ClassVar[str] = ""  # the public name, for repr
     numbers: ClassVar[tuple[str, ...]] = ()  # the fields that are hyper-parameters
     floating: ClassVar[bool] = False  # whether the dtype must be a floating one
+    is_joint: ClassVar[bool] = False  # whether no part can be made without the others
 
     def __post_init__(self) -> None:
         """Check the arguments where the user wrote them, and make them plain Python values."""

@@ -85,6 +85,7 @@ class InSlices:
 
     function: Callable[..., Any]
     partitioning: Partitioning
+    is_joint: ClassVar[bool] = True
 
     @property
     def needs_key(self) -> bool:

@@ -51,9 +51,10 @@ class Stacked:
         """Whether the values are random."""
         return any(needs_key(function) for _, function in self.parts)
 
-    def layers(self, whole: Any) -> dict[str, Hole]:
-        """Return by name the hole of each layer."""
-        return {name: Hole(whole.shape[1:], whole.dtype, initializer=function) for name, function in self.parts}
+    def layers(self, whole: Any, sharding: jax.sharding.Sharding | None = None) -> dict[str, Hole]:
+        """Return by name the hole of each layer, of the stacked variable `whole`."""
+        shape, dtype = whole.shape[1:], whole.dtype
+        return {name: Hole(shape, dtype, sharding=sharding, initializer=function) for name, function in self.parts}
 
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: DType) -> Any:
         """Make the whole."""

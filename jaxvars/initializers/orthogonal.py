@@ -57,6 +57,7 @@ class Orthogonal(FloatInitializer):
     dtype: Any = FLOAT32
     spelling: ClassVar[str] = "jv.initializers.orthogonal"
     numbers: ClassVar[tuple[str, ...]] = ("gain",)
+    is_joint: ClassVar[bool] = True
 
     def check(self, shape: Shape, dtype: DType) -> None:
         """Refuse scalars and vectors."""
