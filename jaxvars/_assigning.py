@@ -14,6 +14,7 @@ from jaxvars._compat import is_committed, sharding_of
 from jaxvars._source import user_site
 from jaxvars.buffers import copied, is_concrete, note_donation
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, OutOfRangeError
+from jaxvars.keeping import kept
 from jaxvars.scatter import prepare_scatter
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.updates import jitted, jitted_sharded
@@ -179,11 +180,17 @@ def _run(
             if is_concrete(argument) and argument.committed:
                 arguments = tuple(_at(home, single, item) for item in arguments)
                 break
+        if not (single or current.size):
+            # XLA gives the shards of an empty array wrong shapes: no `out_shardings` here, and nothing to donate.
+            return variables._set_at(position, jax.device_put(jitted(op, False)(current, *arguments), home))
         function = jitted(op, donate) if single else jitted_sharded(op, donate, home)
     else:
         function = jitted(op, donate)
     if not donate:
-        return variables._set_at(position, function(current, *arguments))
+        new = function(current, *arguments)
+        if isinstance(new, Tracer) and variables._layout.placed:
+            new = kept(variables._layout.placement[position], current, new)
+        return variables._set_at(position, new)
     # One buffer cannot be both donated and read.
     new = function(current, *(copied(item) if item is current else item for item in arguments))
     if is_concrete(current) and current.is_deleted():

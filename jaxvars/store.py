@@ -19,6 +19,7 @@ from jaxvars.filling import as_key
 from jaxvars.frame import current_frame, open_frame
 from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype
+from jaxvars.keeping import kept_values
 from jaxvars.quick import quick_get
 from jaxvars.scopes import GraphKeys, get_variable_scope, local_collections, request_variable
 from jaxvars.variable import Variable
@@ -400,7 +401,7 @@ class VariableStore:
     def _merged(self, frame: HandFrame) -> Variables:
         changed = frame.current_values()
         made = Variables.from_specs([(spec, changed.pop(slot.key)) for spec, slot in frame.made])
-        values = with_values(self._values, changed)
+        values = with_values(self._values, kept_values(self._values, changed))
         return in_collections(values | made if len(made) else values, frame.joined)
 
     def __repr__(self) -> str:

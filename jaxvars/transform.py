@@ -19,6 +19,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
 from jaxvars.frames import ApplyFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
+from jaxvars.keeping import kept_values
 from jaxvars.spec import Hole, is_hole
 from jaxvars.staging import UNTRACEABLE, Staging
 from jaxvars.variables import Variables
@@ -286,7 +287,7 @@ class Model:
             except Restart as restart:
                 self._written |= {restart.key}
                 continue
-            return out, with_values(variables, written)
+            return out, with_values(variables, kept_values(variables, written))
 
     def _run(self, frame: DefiningFrame, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Run the function in a frame; return its result and the values it wrote."""

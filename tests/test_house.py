@@ -17,8 +17,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_source", "_compat", "_calls"),
     ("scopes",),
     (
-        "spec", "fitting", "layout", "rules", "_turned", "buffers", "_arguments", "initializers", "regularizers",
-        "filling", "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary",
+        "spec", "fitting", "keeping", "layout", "rules", "_turned", "buffers", "_arguments", "initializers",
+        "regularizers", "filling", "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary",
         "variables",
     ),
     (

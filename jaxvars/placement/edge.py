@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvars import _compat
+from jaxvars._making import placed
 from jaxvars.buffers import is_concrete
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.placement.homes import Device
@@ -106,12 +107,7 @@ def computed_at_home(
     names, values = list(known), list(known.values())
     values = together(values, leaves) or values
     made = compute(dict(zip(names, values, strict=True)), leaves, key)
-    if not _compat.is_eager(_compat.current_trace()):
-        return made
-    return {
-        name: value if holes[name].sharding is None else jax.device_put(value, holes[name].sharding)
-        for name, value in made.items()
-    }
+    return {name: placed(value, holes[name].sharding) for name, value in made.items()}
 
 
 def computing_device() -> Device:

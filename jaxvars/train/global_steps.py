@@ -16,6 +16,7 @@ import numpy as np
 from jaxvars._source import user_site
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
 from jaxvars.spec import VariableSpec, is_hole
+from jaxvars.train.beside import beside, note_beside
 from jaxvars.variables import Variables
 
 __all__ = [
@@ -66,8 +67,9 @@ def create_global_step(variables: Variables | None = None) -> Any:
     pairs: list[tuple[VariableSpec, Any]] = [
         (specs[key], variables._leaves[variables._layout.index[key]]) for key in variables._layout.creation_order
     ]
-    spec = VariableSpec(_NAME, (), dtype, False, _COLLECTIONS, defined_at=user_site())
-    return variables._alike(Variables.from_specs([*pairs, (spec, jnp.zeros((), dtype))]))
+    (value,) = beside(variables, [None], [jnp.zeros((), dtype)])
+    spec = VariableSpec(_NAME, (), dtype, False, _COLLECTIONS, note_beside(specs, None, value), defined_at=user_site())
+    return variables._alike(Variables.from_specs([*pairs, (spec, value)]))
 
 
 @overload

@@ -20,6 +20,7 @@ from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.frame import open_frame
 from jaxvars.gradients import selected_keys
+from jaxvars.keeping import kept
 from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.state import key_of
 from jaxvars.train.averaging import check_decay, is_averaged_dtype, moved, rest_of
@@ -130,11 +131,11 @@ class ExponentialMovingAverage:
             if present is None:
                 spec = specs[key]
                 shadow = VariableSpec(name, spec.shape, spec.dtype, False, (_GLOBAL,), spec.placement, user_site())
-                pairs[name] = (shadow, _own(value))
+                pairs[name] = (shadow, kept(spec.placement, value, _own(value)))
             elif present[0].shape != specs[key].shape:
                 wrong.append(f"  {name}: shape {present[0].shape}, {key} has {specs[key].shape}")
             elif is_hole(present[1]):
-                pairs[name] = (present[0], _own(value))
+                pairs[name] = (present[0], kept(present[0].placement, value, _own(value)))
         if wrong:
             raise InvalidArgumentError("shadows of another shape than their variables:\n" + "\n".join(wrong))
         added = Variables.from_specs(pairs.values())
@@ -303,7 +304,7 @@ class ExponentialMovingAverage:
 
 def _own(value: Any) -> Any:
     """The value in a buffer of its own; of a hole, a hole that waits for `init` to be called again."""
-    return Hole(value.shape, value.dtype) if is_hole(value) else jnp.copy(value)
+    return Hole(value.shape, value.dtype, sharding=value.sharding) if is_hole(value) else jnp.copy(value)
 
 
 def _check(variables: Any, call: str) -> None:

@@ -18,6 +18,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.gradients import check_variables, differentiate, selected_keys, subset, without_values
 from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.train import updates
+from jaxvars.train.beside import beside, note_beside
 from jaxvars.train.global_steps import find_global_step
 from jaxvars.train.slots import Claim, FieldNames, SlotNames, StateLeaf, state_leaves
 from jaxvars.train.transformations import require_optax
@@ -307,10 +308,12 @@ class Optimizer:
         return template
 
     def _initial_values(self, params: Variables, leaves: Sequence[StateLeaf]) -> list[Any]:
-        """The state's first values; holes where a variable has none to start from."""
+        """The state's first values, spread as their variables are; holes where a variable has none to start from."""
         if any(is_hole(leaf) for leaf in params._leaves):
-            return [Hole(*updates.stored_shape(leaf.struct)) for leaf in leaves]
-        return [updates.stored(leaf) for leaf in jax.tree.leaves(self._transformation.init(params.unpacked()))]
+            made: list[Any] = [Hole(*updates.stored_shape(leaf.struct)) for leaf in leaves]
+        else:
+            made = [updates.stored(leaf) for leaf in jax.tree.leaves(self._transformation.init(params.unpacked()))]
+        return beside(params, [leaf.primary for leaf in leaves], made)
 
     def _found(self, variables: Variables, leaves: Sequence[StateLeaf]) -> list[str]:
         """The variables that hold the state, or an error that lists what is missing."""
@@ -384,7 +387,7 @@ def _with_slots(variables: Variables, slots: Iterable[tuple[StateLeaf, Claim, An
         if claim.key in pairs:
             pairs[claim.key] = (pairs[claim.key][0], value)
             continue
-        placement = None if leaf.primary is None else specs[leaf.primary].placement
+        placement = note_beside(specs, leaf.primary, value)
         spec = VariableSpec(claim.key, value.shape, value.dtype, False, claim.collections, placement, site)
         pairs[claim.key] = (spec, value)
     result = Variables.from_specs(pairs.values())

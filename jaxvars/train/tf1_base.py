@@ -8,7 +8,7 @@ from typing import Any
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.gradients import subset
 from jaxvars.initializers import constant_initializer
-from jaxvars.spec import Hole, is_hole
+from jaxvars.spec import is_hole
 from jaxvars.train.optimizer import Optimizer
 from jaxvars.train.slots import StateLeaf, TF1Names
 from jaxvars.train.transformations import Rule, transformation
@@ -51,9 +51,7 @@ class TF1Optimizer(Optimizer):
         """As for any optimizer, but a hole knows how to fill itself: slots start from constants."""
         values = super()._initial_values(params, leaves)
         return [
-            Hole(value.shape, value.dtype, initializer=constant_initializer(self._first_values[leaf.field]))
-            if is_hole(value)
-            else value
+            value.update(initializer=constant_initializer(self._first_values[leaf.field])) if is_hole(value) else value
             for leaf, value in zip(leaves, values, strict=True)
         ]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
+from jaxvars.keeping import kept
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
@@ -160,13 +161,14 @@ def _constrained(key: str, value: jax.Array, constraint: Any) -> jax.Array:
 
 
 def replaced(variables: Variables, changed: Mapping[str, Any]) -> Variables:
-    """The variables with these values, in the dtypes they had."""
-    index = variables._layout.index
+    """The variables with these values, in the dtypes they had and spread as they were."""
+    index, notes = variables._layout.index, variables._layout.placement
     leaves = list(variables._leaves)
     for key, value in changed.items():
         position = index[key]
         new = stored(value)
-        leaves[position] = new if new.dtype == leaves[position].dtype else new.astype(leaves[position].dtype)
+        old = leaves[position]
+        leaves[position] = kept(notes[position], old, new if new.dtype == old.dtype else new.astype(old.dtype))
     return variables._with_leaves(leaves)
 
 
