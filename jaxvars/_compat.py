@@ -60,6 +60,7 @@ except (ImportError, AttributeError):
 __all__ = [
     "abandon",
     "current_trace",
+    "distributed_client",
     "enclosing_traces",
     "free_ref",
     "is_batch_trace",
@@ -167,6 +168,13 @@ def used_arguments(lowered: Any) -> list[int] | None:
         return sorted(lowered._lowering.compile_args["kept_var_idx"])
     except (AttributeError, KeyError):
         return None
+
+
+def distributed_client() -> Any:
+    """Return the client of the service that joins the processes; None before `jax.distributed.initialize`."""
+    from jax._src.distributed import global_state
+
+    return global_state.client
 
 
 def before_threads_end(callback: Callable[[], None]) -> None:

@@ -118,7 +118,8 @@ class Model:
           All variables of the model with values, and the extra ones of `variables`.
 
         Raises:
-          InvalidArgumentError: a value in `variables` has another shape or dtype than the model asks for.
+          InvalidArgumentError: a value in `variables` has another shape or dtype than the model asks for; with several
+            processes, which all must call it, their variables differ (`jv.placement.check_processes`).
 
         Example:
           >>> import jax.numpy as jnp, jaxvars as jv
@@ -132,11 +133,13 @@ class Model:
         key = as_key(rng)
         frame = self._run_specs(args, kwargs, variables)
         wanted = _holes(frame)
-        if variables is None:
-            merged = wanted
-        else:
+        merged = wanted if variables is None else wanted | variables
+        if jax.process_count() > 1:
+            from jaxvars.placement.processes import check_processes
+
+            check_processes(merged)  # before what only one of the processes may refuse
+        if variables is not None:
             check_agreement(self, wanted, variables)
-            merged = wanted | variables
         holes = {name: merged[name] for name in wanted if is_hole(merged[name])}
         if wanted._layout.placed or merged._layout.placed:
             from jaxvars.placement.homes import fill_homes  # only models that name devices pay for it

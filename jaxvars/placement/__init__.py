@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxvars.placement.drawing import Drawing, draw
     from jaxvars.placement.mesh_rule import rule
     from jaxvars.placement.meshes import batch, mesh
+    from jaxvars.placement.processes import check_processes
     from jaxvars.placement.strategies import data_parallel, fsdp, partitioned, replicated, tensor_parallel
 
 # Imported at the first use: most programs run on one device.
@@ -17,6 +18,7 @@ _LAZY = {
     "Drawing": "drawing",
     "apply": "applying",
     "batch": "meshes",
+    "check_processes": "processes",
     "data_parallel": "strategies",
     "draw": "drawing",
     "fsdp": "strategies",
@@ -31,6 +33,7 @@ __all__ = [
     "Drawing",
     "apply",
     "batch",
+    "check_processes",
     "data_parallel",
     "draw",
     "fsdp",

@@ -21,6 +21,7 @@ from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.gradients import subset
+from jaxvars.placement.processes import check_processes
 from jaxvars.rules import Target, reshape
 from jaxvars.spec import is_hole
 from jaxvars.train._saving import (
@@ -233,6 +234,7 @@ class Saver:
             self._nothing(into)
             return into
         part = subset(into, tuple(sorted(chosen)))
+        check_processes(part)
         with without_collecting(), open_saved(save_path) as reader:
             plan = self._plan(reader, save_path, part, chosen)
             check_plan(plan)
