@@ -14,6 +14,7 @@ from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
 from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
 from jaxvars.checkpoint.paths import STATE_FILE, local_path
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError, some_names
+from jaxvars.placement.processes import check_processes
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
@@ -71,6 +72,7 @@ def prepare(variables: Variables, path: str | os.PathLike[str], format: str | No
         )
     target = local_path(path)
     chosen = format_to_write(format, target)
+    check_processes(variables)
     _check_values(variables)
     return target, chosen
 
