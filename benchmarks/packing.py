@@ -63,7 +63,7 @@ NAMES = [f"layer_{i}" for i in range(LAYERS)]
 def with_jaxvars(x: jax.Array) -> jax.Array:
     for name in NAMES:
         with jv.variable_scope(name):
-            kernel = jv.get_variable("kernel", [WIDTH, WIDTH], initializer=jv.glorot_normal_initializer())
+            kernel = jv.get_variable("kernel", [WIDTH, WIDTH], initializer=jv.orthogonal_initializer())
             x = jnp.tanh(x @ kernel + jv.get_variable("bias", [WIDTH], initializer=jv.zeros_initializer()))
     return x
 

@@ -40,10 +40,13 @@ def draw(sections: list[SectionResult], path: Path) -> None:
         "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     }  # fmt: skip
     compared = [(section, table) for section in sections for table in section.tables if _compares(table)]
-    grown = [table for section in sections for table in section.tables if table.size is not None]
+    # The sizes of other sections count layers, not variables.
+    grown = [
+        table for section in sections if section.name == "scale" for table in section.tables if table.size is not None
+    ]
     with plt.rc_context(style):
         rows = len(compared) + len({section.name for section, _ in compared})
-        heights = [0.25 * rows + 1.2, *([5.4] if grown else [])]
+        heights = [0.25 * rows + 1.2, *([6.6] if grown else [])]
         figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
         _draw_ratios(parts[0][0].subplots(), compared)
@@ -126,7 +129,7 @@ def _draw_growth(axes: Any, tables: list[TableResult]) -> None:
     axes.set_title(
         "Cost per variable as their number grows: flat is linear growth", loc="left", fontweight="bold", fontsize=11
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelspacing=0.55)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelspacing=0.5, fontsize=8)
     _bare(axes)
 
 
@@ -145,8 +148,9 @@ def _legend(axes: Any, kinds: set[str]) -> None:
         for name, (color, _) in LIBRARIES.items()
         if name in kinds
     ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.24, 1.0), ncols=len(handles), frameon=False,
-                columnspacing=1.4, handletextpad=0.2, borderaxespad=2.2)  # fmt: skip
+    # Two rows, right above the axes: beside the long names at the left there is no room for one.
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=(len(handles) + 1) // 2,
+                frameon=False, columnspacing=1.4, handletextpad=0.2, borderaxespad=2.2)  # fmt: skip
 
 
 def _bare(axes: Any) -> None:
