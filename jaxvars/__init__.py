@@ -37,26 +37,6 @@ from jaxvars.assign import (
 from jaxvars.errors import (
     JaxvarsError,
 )
-from jaxvars.initializers import (
-    constant_initializer,
-    glorot_normal_initializer,
-    glorot_uniform_initializer,
-    he_normal_initializer,
-    he_uniform_initializer,
-    identity_initializer,
-    lecun_normal_initializer,
-    lecun_uniform_initializer,
-    ones_initializer,
-    orthogonal_initializer,
-    random_normal_initializer,
-    random_uniform_initializer,
-    truncated_normal_initializer,
-    uniform_unit_scaling_initializer,
-    variance_scaling_initializer,
-    zeros_initializer,
-)
-from jaxvars.partitioned import PartitionedVariable
-from jaxvars.partitioning import create_partitioned_variables
 from jaxvars.scopes import (
     AUTO_REUSE,
     DeviceSpec,
@@ -65,12 +45,9 @@ from jaxvars.scopes import (
     VariableScope,
     VariableSynchronization,
     device,
-    fixed_size_partitioner,
     get_current_name_scope,
     get_variable_scope,
-    min_max_variable_partitioner,
     name_scope,
-    variable_axis_size_partitioner,
     variable_creator_scope,
     variable_op_scope,
     variable_scope,
@@ -116,8 +93,28 @@ if TYPE_CHECKING:
         report_uninitialized_variables,
         variables_initializer,
     )
+    from jaxvars.initializers import (
+        constant_initializer,
+        glorot_normal_initializer,
+        glorot_uniform_initializer,
+        he_normal_initializer,
+        he_uniform_initializer,
+        identity_initializer,
+        lecun_normal_initializer,
+        lecun_uniform_initializer,
+        ones_initializer,
+        orthogonal_initializer,
+        random_normal_initializer,
+        random_uniform_initializer,
+        truncated_normal_initializer,
+        uniform_unit_scaling_initializer,
+        variance_scaling_initializer,
+        zeros_initializer,
+    )
     from jaxvars.layer_scan import scan_layers
     from jaxvars.multi import MultiModel, multi_transform
+    from jaxvars.partitioned import PartitionedVariable
+    from jaxvars.partitioning import create_partitioned_variables
     from jaxvars.regularizers import (
         no_regularizer,
     )
@@ -133,27 +130,48 @@ if TYPE_CHECKING:
         scatter_sub,
         scatter_update,
     )
+    from jaxvars.scopes.partitioners import (
+        fixed_size_partitioner,
+        min_max_variable_partitioner,
+        variable_axis_size_partitioner,
+    )
     from jaxvars.template import Template, make_template
 
 # What not every program uses, and the module that has it (a module is named by itself): imported at the first use.
 # A new name stands here (and in the block above) or among the imports at the top, and in `__all__`.
 _LAZY = {
     "MultiModel": "multi",
+    "PartitionedVariable": "partitioned",
     "Template": "template",
     "assert_variables_initialized": "initialize",
     "checkpoint": "checkpoint",
+    "constant_initializer": "initializers",
+    "create_partitioned_variables": "partitioning",
+    "fixed_size_partitioner": "scopes.partitioners",
     "global_variables_initializer": "initialize",
+    "glorot_normal_initializer": "initializers",
+    "glorot_uniform_initializer": "initializers",
     "grad": "gradients",
+    "he_normal_initializer": "initializers",
+    "he_uniform_initializer": "initializers",
+    "identity_initializer": "initializers",
     "is_variable_initialized": "initialize",
     "layers": "layers",
+    "lecun_normal_initializer": "initializers",
+    "lecun_uniform_initializer": "initializers",
     "local_variables_initializer": "initialize",
     "losses": "losses",
     "make_template": "template",
     "metrics": "metrics",
+    "min_max_variable_partitioner": "scopes.partitioners",
     "multi_transform": "multi",
     "nn": "nn",
     "no_regularizer": "regularizers",
+    "ones_initializer": "initializers",
+    "orthogonal_initializer": "initializers",
     "placement": "placement",
+    "random_normal_initializer": "initializers",
+    "random_uniform_initializer": "initializers",
     "regularizers": "regularizers",
     "report_uninitialized_variables": "initialize",
     "rules": "rules",
@@ -169,8 +187,13 @@ _LAZY = {
     "scatter_sub": "scattering",
     "scatter_update": "scattering",
     "train": "train",
+    "truncated_normal_initializer": "initializers",
+    "uniform_unit_scaling_initializer": "initializers",
     "value_and_grad": "gradients",
+    "variable_axis_size_partitioner": "scopes.partitioners",
     "variables_initializer": "initialize",
+    "variance_scaling_initializer": "initializers",
+    "zeros_initializer": "initializers",
 }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
 
-from jaxvars import _compat, partitioning, refusals
+from jaxvars import _compat, refusals
 from jaxvars._arguments import as_dtype, shape_as_tuple
 from jaxvars._source import user_site
 from jaxvars.definition import Definition, Made, asked_for, compatible, expected
@@ -24,17 +23,19 @@ from jaxvars.scopes.reuse import AUTO_REUSE
 from jaxvars.scopes.synchronization import resolve_trainable
 from jaxvars.variable import Variable
 
-__all__ = ["DefiningFrame"]
+__all__ = ["DefiningFrame", "is_literal_scalar"]
 
 Check: TypeAlias = Callable[[Slot], None]
 
 
-@dataclass(frozen=True, slots=True)
 class PendingLoss(Pending):
     """An entry of REGULARIZATION_LOSSES: evaluated when the collection is read, at frame level."""
 
-    handle: Variable
-    regularizer: Callable[[Any], Any]
+    __slots__ = ("handle", "regularizer")
+
+    def __init__(self, handle: Variable, regularizer: Callable[[Any], Any]) -> None:
+        self.handle = handle
+        self.regularizer = regularizer
 
     @property
     def name(self) -> str:
@@ -107,12 +108,16 @@ class DefiningFrame(Frame):
                 f"The regularizer of variable {name} is not callable, got {regularizer!r:.60}: it is a function of the "
                 "value that returns a loss, such as jv.regularizers.l2_regularizer(1e-4)."
             )
-        if partitioner is not None and not partitioning.is_literal_scalar(shape):
+        if partitioner is not None and not is_literal_scalar(shape):
+            from jaxvars import partitioning  # here, as below: few programs cut variables
+
             asked = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             return partitioning.get_partitioned(self, asked, partitioner, reuse, regularizer)
         slot = self._by_store_key.get(name)
         if slot is not None and slot.partitioning is not None:
             if slot.gotten:
+                from jaxvars import partitioning
+
                 return partitioning.share_without_partitioner(slot, shape, dtype, partitioner is None and reuse)
             slot.partitioning = slot.handle = None  # of an earlier run of this body
         known_shape, known_dtype = expected(name, shape, dtype, initializer)
@@ -122,12 +127,12 @@ class DefiningFrame(Frame):
             self._check_sharing(slot, shape, known_shape, dtype)
             return slot.handle
         if reuse is True and slot is None and not self.holds(name):
-            partitioning.refuse_lone_slice(self, name)
+            self._refuse_lone_slice(name)
             raise InvalidArgumentError(self._does_not_exist(name))
         given: Slot | None = None
         creators = slot is None and has_creators()
         if slot is None and (creators or (slot := (given := self.given_slot(name))) is None):
-            partitioning.refuse_lone_slice(self, name)
+            self._refuse_lone_slice(name)
             definition = Definition(name, shape, dtype, initializer, collections, trainable, constraint)
             if creators:
                 return self._create_through_scopes(definition, name, regularizer)
@@ -149,6 +154,14 @@ class DefiningFrame(Frame):
         slot.asked = collections
         self._join(slot, regularizer)
         return slot.handle
+
+    def _refuse_lone_slice(self, name: str) -> None:
+        """Refuse to make a variable `name` next to a variable ``name/part_0``, which TF1 takes for a slice of it."""
+        part = self._by_store_key.get(f"{name}/part_0")
+        if part is not None and part.gotten:
+            from jaxvars import partitioning
+
+            partitioning.refuse_missing_partitioner(name, part)
 
     def _create_through_scopes(self, definition: Definition, store_key: str | None, regularizer: Any) -> Variable:
         """Make a variable through the open creator scopes."""
@@ -195,6 +208,8 @@ class DefiningFrame(Frame):
             slot = self.make_fitting(definition._replace(name=key), key, None, check)
             self._take_key(name, self.graph.unique_variable_name)
         elif definition.partitioning is not None:
+            from jaxvars import partitioning
+
             return partitioning.new_slot(self, definition, store_key, check)
         else:
             key = self._key_of(name)
@@ -390,3 +405,8 @@ def _already_exists(slot: Slot) -> str:
 
 def _is_handle(value: object) -> bool:
     return isinstance(value, Variable)
+
+
+def is_literal_scalar(shape: Any) -> bool:
+    """Whether a partitioner is ignored: for the shape ``[]`` or ``()``, as in TF1."""
+    return isinstance(shape, Sequence) and not shape

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jax.core import Tracer
@@ -26,14 +27,13 @@ from jaxvars.initializers._calling import ZeroArgument
 from jaxvars.scopes.device_scope import VariableOp, current_home
 from jaxvars.scopes.names import is_variable_name
 from jaxvars.scopes.request import in_name_scope
-from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, Placement
 from jaxvars.values import prepare
 
-__all__ = ["Definition", "Made", "asked_for", "at_home", "compatible", "define", "expected", "plainly_defined"]
+if TYPE_CHECKING:
+    from jaxvars.scopes.slicing import Partitioning
 
-# Of the dtypes that almost every variable has.
-_DEFAULTS = {as_dtype(name): default_initializer(name, name) for name in ("float32", "int32")}
+__all__ = ["Definition", "Made", "asked_for", "at_home", "compatible", "define", "expected", "plainly_defined"]
 
 
 class Definition(NamedTuple):
@@ -129,6 +129,12 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
     return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
 
 
+@functools.cache
+def _usual_default(dtype: Any) -> Initializer | None:
+    """The default initializer of the dtypes that almost every variable has; None for others."""
+    return default_initializer(dtype, "") if str(dtype) in ("float32", "int32") else None
+
+
 def plainly_defined(definition: Definition) -> Made | None:
     """Return what `define` does for a plain shape and an initializer of ours, None for anything else or a mistake."""
     shape, initializer = definition.shape, definition.initializer
@@ -141,7 +147,7 @@ def plainly_defined(definition: Definition) -> Made | None:
         return None
     dtype = as_dtype(definition.dtype)
     if initializer is None:
-        initializer = _DEFAULTS.get(dtype)
+        initializer = _usual_default(dtype)
     if not isinstance(initializer, Initializer) or isinstance(getattr(initializer, "value", None), Tracer):
         return None
     shape = tuple(shape)

@@ -15,7 +15,6 @@ sharding).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype
+from jaxvars._keys import as_key, name_hash
 from jaxvars._making import Maker, Task, constant_value, host_memory, make_now, make_traced, placed, put
 from jaxvars._runs import Drawn, are_usable, draw_all, drawn_by
 from jaxvars.errors import (
@@ -35,86 +35,15 @@ from jaxvars.errors import (
     JaxvarsError,
 )
 from jaxvars.initializers import Initializer, needs_key
-from jaxvars.initializers._base import seed_key
 from jaxvars.initializers._threefry import fold_in_all
 
-__all__ = ["as_key", "fill", "name_hash", "variable_key"]
+__all__ = ["fill"]
 
 # Constants up to this size are sent to the device in one call; larger ones one by one, so that the host never
 # holds two copies of a large model.
 _SMALL_BYTES = 1 << 16
 # Of a sharded variable that holds several layers so many bytes of layers are drawn together.
 _LAYERS_BYTES = 1 << 25
-
-
-def name_hash(name: str) -> int:
-    """Return the 32-bit number that stands for a variable's name in its random key.
-
-    It is the first four bytes, little-endian, of the BLAKE2b digest (digest size 4) of the UTF-8 name: the
-    same in every process, Python and version of jaxvars.
-
-    Example:
-      >>> name_hash("conv1/weights")
-      332803854
-    """
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
-
-
-def as_key(rng: Any) -> jax.Array:
-    """Return the typed JAX key that a user's ``rng`` argument means.
-
-    Args:
-      rng: an int seed, a typed key of ``jax.random.key``, or a raw uint32 one of ``jax.random.PRNGKey``. May
-        be traced.
-
-    Raises:
-      InvalidArgumentError: `rng` is None, an array of several keys, or anything else.
-
-    Example:
-      >>> import jax
-      >>> bool(as_key(7) == jax.random.key(7))
-      True
-    """
-    if rng is None:
-        raise InvalidArgumentError("A random key is needed and rng is None: pass an int seed or jax.random.key(seed).")
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool | np.bool_):
-        return seed_key(rng)
-    dtype, shape = getattr(rng, "dtype", None), tuple(getattr(rng, "shape", ()))
-    if dtype is None or not isinstance(rng, jax.Array | np.ndarray):
-        raise InvalidArgumentError(_bad_rng(rng, f"got {rng!r:.80} of type {type(rng).__name__!r}"))
-    if jnp.issubdtype(dtype, dtypes.prng_key):
-        if shape:
-            raise InvalidArgumentError(
-                _bad_rng(rng, f"got {dtype}{list(shape)}, that is {int(np.prod(shape))} keys where one is expected")
-            )
-        return cast(jax.Array, rng)
-    if not shape and jnp.issubdtype(dtype, np.integer):
-        return jax.random.key(jnp.asarray(rng))
-    if dtype == np.uint32 and len(shape) == 1:
-        try:
-            return jax.random.wrap_key_data(jnp.asarray(rng))
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(_bad_rng(rng, f"got uint32{list(shape)}: {error}")) from error
-    raise InvalidArgumentError(_bad_rng(rng, f"got an array {dtype}{list(shape)}"))
-
-
-def _bad_rng(rng: Any, found: str) -> str:
-    several = ""
-    if getattr(rng, "ndim", 0):
-        is_key = jnp.issubdtype(rng.dtype, dtypes.prng_key) or np.issubdtype(rng.dtype, np.unsignedinteger)
-        several = " For several keys use jax.vmap." if is_key else " The seed comes first: model.init(0, *args)."
-    return f"rng must be an int seed, jax.random.key(seed) or jax.random.PRNGKey(seed), {found}.{several}"
-
-
-def variable_key(key: jax.Array, name: str) -> jax.Array:
-    """Return the random key of the variable `name`: ``fold_in(key, name_hash(name))``.
-
-    Example:
-      >>> import jax
-      >>> variable_key(jax.random.key(0), "conv1/weights").shape
-      ()
-    """
-    return jax.random.fold_in(key, np.uint32(name_hash(name)))
 
 
 def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:

@@ -27,6 +27,7 @@ import numpy as np
 
 from jaxvars import _compat, refusals
 from jaxvars._calls import is_jax, jax_calls
+from jaxvars._keys import name_hash
 from jaxvars.errors import FailedPreconditionError, TransformError
 from jaxvars.scopes import Collections, NameGraph, outside_frame
 from jaxvars.slot import Facts, Slot
@@ -348,8 +349,6 @@ class Frame:
         self.touch()
         if self.rng is None:
             raise FailedPreconditionError(refusals.no_rng())
-        from jaxvars.filling import name_hash
-
         base = jax.random.fold_in(self.rng, name_hash(f"next_rng_key:{stream or ''}"))
         key = jax.random.fold_in(base, self._count_key(axis_name))
         if axis_name is None:

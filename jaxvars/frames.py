@@ -6,7 +6,7 @@ They differ in what making a variable means: noting its spec, looking up its giv
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,16 @@ from jaxvars.buffers import is_concrete
 from jaxvars.defining import DefiningFrame
 from jaxvars.definition import Definition, Made, at_home, compatible, define, plainly_defined
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, TransformError
-from jaxvars.filling import fill
 from jaxvars.frame import Facts, Slot, trace_key
 from jaxvars.initializers import needs_key
 from jaxvars.layout import Layout
 from jaxvars.scopes.collections import variable_collections
 from jaxvars.scopes.device_scope import open_devices
-from jaxvars.scopes.slicing import Partitioning
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
+
+if TYPE_CHECKING:
+    from jaxvars.scopes.slicing import Partitioning
 
 __all__ = ["ApplyFrame", "HandFrame", "InitialValuesFrame", "Mismatch", "SpecsFrame", "slot_spec", "with_values"]
 
@@ -289,6 +290,8 @@ class HandFrame(ApplyFrame):
         if self.rng is None and hole.initializer is not None and needs_key(hole.initializer):
             return hole
         with trace_key(None):  # the executables that fill are shared with all other frames
+            from jaxvars.filling import fill  # here: `import jaxvars` does without
+
             return fill({key: hole}, self.rng)[key]
 
     def check_given(self, slot: Slot, shape: tuple[int | None, ...] | None, dtype: Any) -> None:

@@ -16,13 +16,12 @@ from jax.core import Tracer
 
 from jaxvars import _compat, refusals
 from jaxvars._source import user_site
-from jaxvars.defining import DefiningFrame
+from jaxvars.defining import DefiningFrame, is_literal_scalar
 from jaxvars.errors import InvalidArgumentError, TransformError
 from jaxvars.frame import Slot
 from jaxvars.initializers import as_initializer
 from jaxvars.initializers._calling import ZeroArgument
 from jaxvars.initializers._stacked import Stacked
-from jaxvars.partitioning import is_literal_scalar
 from jaxvars.refusals import at_site
 from jaxvars.spec import is_hole
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxvars._keys import as_key
 from jaxvars.agreement import check_agreement
 from jaxvars.errors import InvalidArgumentError
-from jaxvars.filling import as_key
 from jaxvars.transform import Model
 from jaxvars.variables import Variables
 

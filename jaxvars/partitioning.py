@@ -38,16 +38,10 @@ if TYPE_CHECKING:
 __all__ = [
     "create_partitioned_variables",
     "get_partitioned",
-    "is_literal_scalar",
     "new_slot",
-    "refuse_lone_slice",
+    "refuse_missing_partitioner",
     "share_without_partitioner",
 ]
-
-
-def is_literal_scalar(shape: Any) -> bool:
-    """Whether a partitioner is ignored: for the shape ``[]`` or ``()``, as in TF1."""
-    return isinstance(shape, Sequence) and not shape
 
 
 def get_partitioned(frame: DefiningFrame, asked: Definition, partitioner: Any, reuse: Any, regularizer: Any) -> Any:
@@ -181,22 +175,12 @@ def share_without_partitioner(slot: Slot, shape: Any, dtype: Any, reuse: Any) ->
       InvalidArgumentError: `reuse` is False or AUTO_REUSE, or shape or dtype differ.
     """
     if reuse is not True:
-        _refuse_missing_partitioner(slot.key, slot)
+        refuse_missing_partitioner(slot.key, slot)
     return _share(slot, shape_as_tuple(shape), dtype, None, reuse)
 
 
-def refuse_lone_slice(frame: DefiningFrame, name: str) -> None:
-    """Refuse to make a variable `name` next to a variable ``name/part_0``, which TF1 takes for a slice of it.
-
-    Raises:
-      InvalidArgumentError: there is one.
-    """
-    part = frame._by_store_key.get(f"{name}/part_0")
-    if part is not None and part.gotten:
-        _refuse_missing_partitioner(name, part)
-
-
-def _refuse_missing_partitioner(name: str, found: Slot) -> NoReturn:
+def refuse_missing_partitioner(name: str, found: Slot) -> NoReturn:
+    """Raise for a call without partitioner, of a variable of which `found` is the whole or the first slice."""
     raise InvalidArgumentError(
         "No partitioner was provided, but a partitioned version of the variable was found: "
         f"{name}/part_0{_for(name)}{defined(found)} Perhaps a variable of the same name was already created with "

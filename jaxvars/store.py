@@ -11,11 +11,11 @@ from typing import Any
 import jax
 
 from jaxvars import _compat
+from jaxvars._keys import as_key
 from jaxvars._source import user_site
 from jaxvars.defining import DefiningFrame
 from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, TransformError
-from jaxvars.filling import as_key
 from jaxvars.frame import current_frame, open_frame
 from jaxvars.frames import HandFrame, with_values
 from jaxvars.initializers import check_constant_dtype

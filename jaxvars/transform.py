@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from jaxvars import refusals
+from jaxvars._keys import as_key
 from jaxvars.agreement import check_agreement, mismatch_error
 from jaxvars.buffers import is_deleted
 from jaxvars.defining import DefiningFrame
 from jaxvars.edits import in_collections
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
-from jaxvars.filling import as_key, fill
 from jaxvars.frame import NeedsStaging, Restart
 from jaxvars.frames import ApplyFrame, InitialValuesFrame, Mismatch, SpecsFrame, with_values
 from jaxvars.keeping import kept_values
@@ -147,6 +147,8 @@ class Model:
             fill_homes(holes, wanted, merged)
         computed = {name for name in holes if frame.holes[name].initializer is None}
         fillable = {name: _fillable(hole, frame.holes[name]) for name, hole in holes.items() if name not in computed}
+        from jaxvars.filling import fill  # here: `import jaxvars` does without
+
         values = fill(fillable, key)
         if computed:
             known = {name: merged[name] for name in wanted if not is_hole(merged[name])} | values

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxvars import initializers as init
+from jaxvars._keys import as_key, name_hash, variable_key
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
-from jaxvars.filling import as_key, fill, name_hash, variable_key
+from jaxvars.filling import fill
 from jaxvars.spec import Hole
 
 

@@ -22,7 +22,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 import jaxvars as jv
 from jaxvars import _runs
 from jaxvars import initializers as init
-from jaxvars.filling import fill, name_hash, variable_key
+from jaxvars._keys import name_hash, variable_key
+from jaxvars.filling import fill
 from jaxvars.initializers._drawing import normal_of_unit, uniform, unit_of_bits
 from jaxvars.initializers._runs import RUN, RUNS, numbers_of
 from jaxvars.initializers._threefry import fold_in_all

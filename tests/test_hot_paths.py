@@ -53,7 +53,7 @@ def test_reads(options: dict[str, Any]) -> None:
         model = _model(count, _nothing, **options)
         return lambda: model.apply(variables, jnp.float32(0))
 
-    assert _per_variable(run) <= 21 + bool(options)
+    assert _per_variable(run) <= (23 if options else 21)  # a loss is kept, which is made and added
 
 
 def test_reads_of_the_same_variable() -> None:

@@ -18,7 +18,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("scopes",),
     (
         "spec", "fitting", "keeping", "layout", "rules", "_turned", "buffers", "_arguments", "initializers",
-        "regularizers", "filling", "_making", "_runs", "values", "updates", "scatter", "state", "edits", "views", "nesting", "summary",
+        "regularizers", "_keys", "filling", "_making", "_runs", "values", "updates", "scatter", "state", "edits",
+        "views", "nesting", "summary",
         "variables",
     ),
     (

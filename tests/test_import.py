@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 import jaxvars as jv
 
 SOURCE = Path(jv.__file__).read_text()
-LAZY_MODULES = sorted({f"jaxvars.{module}" for module in jv._LAZY.values()})
+INITIALIZER_MODULES = sorted({f"jaxvars.initializers.{module}" for module, _ in jv.initializers._CLASSES.values()})
+LAZY_MODULES = sorted({f"jaxvars.{module}" for module in jv._LAZY.values()} - {"jaxvars.initializers"})
 
 # What one import may bring. Each module of ours costs 0.2 ms, each dataclass 0.5 ms (it is compiled anew in each
 # process), so a new one among these had better be needed by every program.
-MOST_MODULES = 75
-MOST_DATACLASSES = 16
+MOST_MODULES = 58
+MOST_DATACLASSES = 2
 
 COUNT = """
 import json, sys
@@ -75,7 +77,7 @@ def test_import_makes_few_dataclasses(brought: tuple[list[str], list[str]]) -> N
 
 
 def test_import_waits_with_what_not_every_program_uses(brought: tuple[list[str], list[str]]) -> None:
-    waiting = [*LAZY_MODULES, "jaxvars.summary", "jaxvars.initializers._sliced"]
+    waiting = [*LAZY_MODULES, *INITIALIZER_MODULES, "jaxvars.filling", "jaxvars.summary", "jaxvars.scopes.slicing"]
     assert [name for name in waiting if name in brought[0]] == []
 
 
@@ -89,14 +91,20 @@ def test_a_first_init_brings_no_other_package() -> None:
 # Names
 
 
-def _static_names() -> dict[str, str]:
-    """Name -> module below jaxvars, as the block for type checkers has it; a module stands for itself."""
+def _static_imports(source: str) -> Iterator[ast.ImportFrom]:
+    """What the block for type checkers imports."""
     (block,) = [
-        node for node in ast.parse(SOURCE).body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node)
+        node for node in ast.parse(source).body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node)
     ]
-    found: dict[str, str] = {}
     for line in block.body:
         assert isinstance(line, ast.ImportFrom)
+        yield line
+
+
+def _static_names() -> dict[str, str]:
+    """Name -> module below jaxvars, as the block for type checkers has it; a module stands for itself."""
+    found: dict[str, str] = {}
+    for line in _static_imports(SOURCE):
         module = (line.module or "").removeprefix("jaxvars").removeprefix(".")
         found.update({alias.name: module or alias.name for alias in line.names})
     return found
@@ -104,6 +112,26 @@ def _static_names() -> dict[str, str]:
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
     assert _static_names() == jv._LAZY
+
+
+def test_what_type_checkers_see_of_the_initializers_is_what_there_is() -> None:
+    package = jv.initializers
+    assert package.__file__
+    found = {
+        alias.asname: (line.module, alias.name)
+        for line in _static_imports(Path(package.__file__).read_text())
+        for alias in line.names
+    }
+    wanted = {
+        name + spelling: (f"jaxvars.initializers.{module}", kind)
+        for name, (module, kind) in package._CLASSES.items()
+        for spelling in ("", "_initializer")
+    }
+    assert found == wanted
+    assert set(wanted) <= set(package.__all__) and dir(package) == package.__all__
+    for name, (module, kind) in wanted.items():
+        assert getattr(package, name) is getattr(importlib.import_module(module), kind)
+    assert not hasattr(package, "zero")
 
 
 def test_every_public_name_is_listed_once() -> None:
@@ -140,6 +168,9 @@ for found in pkgutil.iter_modules(jv.__path__):
     if not found.name.startswith("__"):
         importlib.import_module(f"jaxvars.{found.name}")
 kind = type(jv)
+for found in pkgutil.iter_modules(jv.initializers.__path__):
+    importlib.import_module(f"jaxvars.initializers.{found.name}")
+assert not [name for name in jv.initializers.__all__ if isinstance(getattr(jv.initializers, name), kind)]
 print(json.dumps(sorted(name for name in jv.__all__ if isinstance(getattr(jv, name), kind))))
 """
     modules = {name for name, module in jv._LAZY.items() if name == module} | {"errors", "initializers"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxvars as jv
+from jaxvars._keys import variable_key
 from jaxvars.errors import FailedPreconditionError, InvalidTypeError, NotFoundError
-from jaxvars.filling import variable_key
 from jaxvars.initialize import (
     assert_variables_initialized,
     global_variables_initializer,

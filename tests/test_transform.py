@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import jaxvars as jv
+from jaxvars._keys import name_hash
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
-from jaxvars.filling import name_hash
 
 X = jnp.ones([2, 3])
 

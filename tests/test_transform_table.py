@@ -16,8 +16,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxvars as jv
+from jaxvars._keys import name_hash
 from jaxvars.errors import TransformError
-from jaxvars.filling import name_hash
 
 X = jnp.array([1.0, 2.0, 3.0])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -15,8 +17,6 @@ from jaxvars._arguments import as_dtype, is_fully_defined, shape_as_tuple, value
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
 from jaxvars.initializers._base import DType, Initializer, Shape
 from jaxvars.initializers._calling import ZeroArgument, adapt, instantiate, takes_no_arguments
-from jaxvars.initializers.constants import Ones, Zeros
-from jaxvars.initializers.scaling import GlorotUniform
 
 __all__ = [
     "InitializerFunction",
@@ -34,8 +34,8 @@ __all__ = [
 InitializerFunction: TypeAlias = Callable[..., Any]
 _T = TypeVar("_T")
 
-# JAX's constants and ours: these need no key and no compilation.
-_SAME = ((jax.nn.initializers.zeros, Zeros()), (jax.nn.initializers.ones, Ones()))
+# JAX's constants, and ours for them: these need no key and no compilation.
+_SAME = ((jax.nn.initializers.zeros, "zeros"), (jax.nn.initializers.ones, "ones"))
 
 
 class Normalized(NamedTuple):
@@ -152,13 +152,19 @@ def default_initializer(dtype: Any, name: str) -> Initializer:
     """
     found = as_dtype(dtype)
     if jnp.issubdtype(found, np.floating):
-        return GlorotUniform()
+        return _plain("glorot_uniform")
     if jnp.issubdtype(found, np.integer) or found == np.bool_:
-        return Zeros()
+        return _plain("zeros")
     raise InvalidArgumentError(
         f"An initializer for variable {name} of {found} is required: write for example "
         "initializer=jv.zeros_initializer()."
     )
+
+
+@functools.cache
+def _plain(name: str) -> Initializer:
+    """The initializer of this name, made without arguments; its module is imported by the first model that needs it."""
+    return getattr(importlib.import_module("jaxvars.initializers"), name)()
 
 
 def needs_key(initializer: InitializerFunction) -> bool:
@@ -226,7 +232,7 @@ def as_initializer(initializer: Any, shape: Any, dtype: Any, name: str) -> Norma
 
 
 def _with_shape(made: Any, shape: Shape, dtype: DType, name: str) -> Normalized:
-    adapted = next((ours for function, ours in _SAME if made is function), None) or adapt(made, name)
+    adapted = next((_plain(ours) for function, ours in _SAME if made is function), None) or adapt(made, name)
     if isinstance(adapted, Initializer):
         try:
             adapted.check(shape, dtype)

@@ -28,7 +28,7 @@ from jaxvars.initializers._base import DType, Initializer, Shape
 from jaxvars.initializers._calling import Adapted, instantiate
 from jaxvars.initializers._normalize import Normalized, as_initializer, needs_key
 from jaxvars.initializers.constants import Constant
-from jaxvars.initializers.orthogonal import Orthogonal
+from jaxvars.initializers.matrices import Orthogonal
 from jaxvars.initializers.random import FloatInitializer, draw
 from jaxvars.scopes.slicing import Part, PartitionInfo, Partitioning
 

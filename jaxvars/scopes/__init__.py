@@ -18,11 +18,6 @@ from jaxvars.scopes.graph import NameGraph as NameGraph
 from jaxvars.scopes.graph import NameSnapshot as NameSnapshot
 from jaxvars.scopes.graph import current_graph as current_graph
 from jaxvars.scopes.name_scope import get_current_name_scope, name_scope
-from jaxvars.scopes.partitioners import (
-    fixed_size_partitioner,
-    min_max_variable_partitioner,
-    variable_axis_size_partitioner,
-)
 from jaxvars.scopes.request import request_variable as request_variable
 from jaxvars.scopes.request import root_name_scope as root_name_scope
 from jaxvars.scopes.reuse import AUTO_REUSE
@@ -39,12 +34,9 @@ __all__ = [
     "VariableScope",
     "VariableSynchronization",
     "device",
-    "fixed_size_partitioner",
     "get_current_name_scope",
     "get_variable_scope",
-    "min_max_variable_partitioner",
     "name_scope",
-    "variable_axis_size_partitioner",
     "variable_creator_scope",
     "variable_op_scope",
     "variable_scope",

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import jax
 
+from jaxvars._keys import as_key
 from jaxvars.checkpoint.formats.orbax_record import named_dtype
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError
-from jaxvars.filling import as_key
 from jaxvars.placement.edge import gathered
 from jaxvars.placement.homes import fill_homes
 from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype, leaf_shape

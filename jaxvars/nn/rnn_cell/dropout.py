@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvars._keys import name_hash
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
-from jaxvars.filling import name_hash
 from jaxvars.nn.rnn_cell.base import dims
 from jaxvars.nn.rnn_cell.lstm import LSTMStateTuple
 from jaxvars.nn.rnn_cell.wrappers import CellWrapper

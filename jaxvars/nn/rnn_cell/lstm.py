@@ -12,7 +12,7 @@ from jaxvars.initializers import zeros_initializer
 from jaxvars.nn.rnn_cell.base import Function
 from jaxvars.nn.rnn_cell.cells import affine
 from jaxvars.nn.rnn_cell.layer_cell import LayerRNNCell
-from jaxvars.scopes import fixed_size_partitioner
+from jaxvars.scopes.partitioners import fixed_size_partitioner
 
 __all__ = ["BasicLSTMCell", "LSTMCell", "LSTMStateTuple"]
 
