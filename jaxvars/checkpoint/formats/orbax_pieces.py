@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 import numpy.typing as npt
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvars.checkpoint.formats.crc32c import crc32c
 
@@ -28,8 +29,6 @@ def bounds_of(index: tuple[slice, ...], shape: tuple[int, ...]) -> Bounds:
 
 def checksum_pieces(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[Piece, ...]]:
     """Return the pieces of each array with their checksums; all processes must call it."""
-    from jax.experimental import multihost_utils
-
     if not arrays:
         return {}
     places = {name: _bounds(array) for name, array in arrays.items()}
@@ -39,11 +38,27 @@ def checksum_pieces(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[Piece, .
         for shard in array.addressable_shards:
             own[numbers[name, bounds_of(shard.index, array.shape)]] = crc32c(np.asarray(shard.data))
     # Who does not hold a piece has 0 for it; those who do agree.
-    checksums = np.asarray(multihost_utils.process_allgather(own)).reshape(-1, len(numbers)).max(axis=0)
+    checksums = _largest_of_all(own)
     return {
         name: tuple((piece, int(checksums[numbers[name, piece]])) for piece in bounds)
         for name, bounds in places.items()
     }
+
+
+def _largest_of_all(own: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The largest of all processes at each place: each gets as much as it gave, however many there are."""
+    if jax.process_count() == 1:
+        return own
+    devices: dict[int, Any] = {}
+    for device in jax.devices():
+        devices.setdefault(device.process_index, device)
+    mesh = Mesh(np.array([devices[process] for process in sorted(devices)]), ("process",))
+    rows = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("process")), own[np.newaxis])
+    return np.asarray(jax.jit(_largest, out_shardings=NamedSharding(mesh, PartitionSpec()))(rows))
+
+
+def _largest(rows: jax.Array) -> jax.Array:
+    return rows.max(axis=0)
 
 
 def pieces_match(pieces: Iterable[Piece], value: npt.NDArray[Any], bounds: Bounds) -> bool:
