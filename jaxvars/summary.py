@@ -212,7 +212,8 @@ def _place_text(leaf: Any) -> str:
 
 def _spread_text(sharding: NamedSharding) -> str:
     axes = ", ".join(f"{name}={size}" for name, size in sharding.mesh.shape.items())
-    return f"{tuple(sharding.spec)} over {axes}"
+    host = ", pinned_host" if sharding.memory_kind == "pinned_host" else ""
+    return f"{tuple(sharding.spec)} over {axes}{host}"
 
 
 def bytes_text(count: int) -> str:

@@ -17,7 +17,7 @@ from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, JaxvarsError
 from jaxvars.spec import leaf_dtype, leaf_shape
 
-__all__ = ["arriving"]
+__all__ = ["arriving", "converted"]
 
 _Array = npt.NDArray[Any]
 
@@ -94,11 +94,13 @@ def _fitting(row: PlanRow, array: _Array, target: Any, path: str) -> _Array:
             f"{row.transform_name} of the rule for {row.target} gave {array.dtype}; the variable is {dtype}. "
             "Nothing was restored."
         )
-    return _converted(row, array, dtype, path)
+    return converted(row, array, dtype, path)
 
 
-def _converted(row: PlanRow, array: _Array, dtype: np.dtype[Any], path: str) -> _Array:
+def converted(row: PlanRow, array: _Array, dtype: np.dtype[Any], path: str) -> _Array:
     """Convert within a family of dtypes; a value that does not fit raises."""
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
         if array.dtype.kind in "iu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.core import Tracer
+from jax.sharding import Sharding
 
+from jaxvars._making import put
 from jaxvars.buffers import is_concrete
 from jaxvars.checkpoint.arriving import arriving
 from jaxvars.checkpoint.collecting import without_collecting
@@ -23,7 +25,11 @@ from jaxvars.checkpoint.plan import RestorePlan, as_variables, make_plan
 from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
+from jaxvars.checkpoint.shard_reading import read_shards
+from jaxvars.checkpoint.shares import Evidence, check_evidence
+from jaxvars.checkpoint.together import all_or_none, is_common
 from jaxvars.placement.homes import fill_homes
+from jaxvars.placement.processes import check_processes
 from jaxvars.spec import VariableSpec, is_hole, leaf_dtype
 from jaxvars.variables import Variables
 
@@ -85,11 +91,14 @@ def restore(
       >>> folder.cleanup()
     """
     into = as_variables(path, into, "restore")
-    with without_collecting(), open_checkpoint(path) as reader:
-        made = make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "restore")
-        error = made.error(strict)
-        if error is not None:
-            raise error
+    check_processes(into)
+    with without_collecting(), contextlib.ExitStack() as opened:
+        with all_or_none(f"Cannot restore {path}", is_common(into._leaves)):
+            reader = opened.enter_context(open_checkpoint(path))
+            made = make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "restore")
+            error = made.error(strict)
+            if error is not None:
+                raise error
         return restore_from(reader, made, into, progress)
 
 
@@ -101,15 +110,23 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
         holes = {name: target for name, target in targets.items() if is_hole(target)}
         fill_homes(holes, into)
         targets |= holes
+    found = ((name, _sharding_of(target)) for name, target in targets.items())
+    shardings = {name: sharding for name, sharding in found if sharding is not None}
+    common = any(not sharding.is_fully_addressable for sharding in shardings.values())
+    what = f"Cannot restore {plan.path}"
     values: dict[str, Any] = {}
-    with progress_meter(progress, plan.nbytes) as meter:
-        direct = _direct_targets(reader, rows, targets)
-        values.update(_read_direct(reader, rows, direct))
-        rest = arriving(reader, [row for row in rows if row.target not in direct], targets)
+    evidence: list[Evidence] = []
+    with all_or_none(what, common), progress_meter(progress, plan.nbytes) as meter:
+        for row, value, unchecked in read_shards(reader, rows, targets, shardings):
+            values[row.target] = value
+            evidence += [] if unchecked is None else [unchecked]
+            meter(row.target, row.nbytes)
+        rest = arriving(reader, [row for row in rows if row.target not in values], targets)
         for batch in _batches(rest):
-            values.update(_placed([(row.target, array) for row, array in batch], targets))
+            values.update(_placed([(row.target, array) for row, array in batch], targets, shardings))
             for row, _ in batch:
                 meter(row.target, row.nbytes)
+    check_evidence(evidence, what)
     layout = into._layout
     leaves = tuple(values.get(name, leaf) for name, leaf in zip(layout.keys, into._leaves, strict=True))
     return into._renewed(layout.with_file_dtypes(file_dtypes(reader, rows, into)), leaves)
@@ -144,14 +161,15 @@ def _batches(arrays: Iterable[_Arrived]) -> Iterator[list[_Arrived]]:
         yield batch
 
 
-def _placed(arrays: list[tuple[str, npt.NDArray[Any]]], targets: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(
+    arrays: list[tuple[str, npt.NDArray[Any]]], targets: Mapping[str, Any], shardings: Mapping[str, Sharding]
+) -> dict[str, Any]:
     """Put host values where the variables live; random keys become keys again."""
     placed: dict[str, Any] = {}
     free: dict[str, npt.NDArray[Any]] = {}
     bound: dict[str, npt.NDArray[Any]] = {}
     for name, array in arrays:
-        target = targets[name]
-        sharding, dtype = _sharding_of(target), leaf_dtype(target)
+        sharding, dtype = shardings.get(name), leaf_dtype(targets[name])
         array = np.asarray(array, order="C")
         if is_key_dtype(dtype):
             keys = jax.random.wrap_key_data(jnp.asarray(array), impl=implementation(dtype))
@@ -161,10 +179,10 @@ def _placed(arrays: list[tuple[str, npt.NDArray[Any]]], targets: Mapping[str, An
         elif sharding.is_fully_addressable:
             bound[name] = array
         else:
-            placed[name] = jax.make_array_from_callback(array.shape, sharding, array.__getitem__, dtype=array.dtype)
+            placed[name] = put(array, sharding)
     placed.update(zip(free, jax.device_put(list(free.values())), strict=True))
-    shardings = [_sharding_of(targets[name]) for name in bound]
-    placed.update(zip(bound, jax.device_put(list(bound.values()), shardings), strict=True))
+    theirs = [shardings[name] for name in bound]
+    placed.update(zip(bound, jax.device_put(list(bound.values()), theirs), strict=True))
     return placed
 
 
@@ -173,34 +191,3 @@ def _sharding_of(target: Any) -> Any:
     if is_concrete(target) and not target.committed:
         return None
     return getattr(target, "sharding", None) if not isinstance(target, Tracer) else None
-
-
-def _direct_targets(
-    reader: CheckpointReader, rows: list[PlanRow], into: Mapping[str, Any]
-) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """The variables that no process holds whole: Orbax can read them piece by piece onto their shardings."""
-    if not hasattr(reader.source, "read_onto") or jax.process_count() == 1:
-        return {}
-    targets: dict[str, jax.ShapeDtypeStruct] = {}
-    for row in rows:
-        sharding = _sharding_of(into[row.target])
-        plain = row.kind == "restore" and row.transform is None and math.prod(row.shape) > 0
-        if plain and sharding is not None and not sharding.is_fully_addressable:
-            dtype = leaf_dtype(into[row.target])
-            if not is_key_dtype(dtype):
-                targets[row.target] = jax.ShapeDtypeStruct(row.shape, dtype, sharding=sharding)
-    return targets
-
-
-def _read_direct(
-    reader: CheckpointReader, rows: list[PlanRow], targets: Mapping[str, jax.ShapeDtypeStruct]
-) -> dict[str, Any]:
-    if not targets:
-        return {}
-    source: Any = reader.source
-    values: dict[str, Any] = {}
-    for row in rows:
-        if row.target in targets:
-            loaded = source.read_onto({row.sources[0]: targets[row.target]})
-            values[row.target] = loaded[row.sources[0]]
-    return values

@@ -43,7 +43,12 @@ class TensorInfo:
 
 
 class Source(Protocol):
-    """An open checkpoint in one format."""
+    """An open checkpoint in one format.
+
+    Where a format's files hold values as they are in memory, its source also has ``stored_parts(name)``: the
+    `stored_parts.StoredPart` boxes of which a tensor is made, or None for one that must be read as a whole. Orbax's has
+    ``read_onto(targets)``, which reads each process's shards.
+    """
 
     @property
     def format(self) -> str:

@@ -30,6 +30,7 @@ from jaxvars.checkpoint.formats.npy_header import LARGEST_BEGINNING, NpyHeader, 
 from jaxvars.checkpoint.formats.orbax_record import Entry
 from jaxvars.checkpoint.formats.outgoing import Outgoing, refuse_strings
 from jaxvars.checkpoint.formats.raw_arrays import as_array, as_octets
+from jaxvars.checkpoint.formats.stored_parts import Checksum, StoredPart
 from jaxvars.checkpoint.formats.zip_entries import ZipEntry, beginning, read_entries, zip_entries
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import VariableSpec
@@ -130,6 +131,18 @@ class NpzSource:
         for entry_name, octets in read_entries(self._file, [self._arrays[name].entry for name in names]):
             name = entry_name.removesuffix(_SUFFIX)
             yield name, self._values(name, octets)
+
+    def stored_parts(self, name: str) -> list[StoredPart] | None:
+        """Return where an array lies row by row, None where it must be read as a whole. `read` says what is wrong."""
+        info = self.tensors[name]
+        if info.problem or not info.shape:
+            return None
+        entry, header, skip = self._arrays[name]
+        if entry.is_deflated or header.is_fortran or header.dtype is None:
+            return None
+        checksum = Checksum("crc32", entry.crc, beginning(self._file, entry, skip))
+        index = tuple(slice(0, dim) for dim in info.shape)
+        return [StoredPart(self._file, entry.start + skip, header.dtype, index, checksum)]
 
     def _values(self, name: str, octets: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         _, header, skip = self._arrays[name]

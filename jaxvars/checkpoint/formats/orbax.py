@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from jaxvars.checkpoint.formats.base import TensorInfo
 from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.files import list_folder
+from jaxvars.checkpoint.formats.freed_memory import give_back
 from jaxvars.checkpoint.formats.orbax_calls import calling_orbax
 from jaxvars.checkpoint.formats.orbax_layout import packed_path
 from jaxvars.checkpoint.formats.orbax_packing import PackedFile
@@ -33,6 +35,7 @@ from jaxvars.checkpoint.formats.orbax_record import (
     described_variables,
     read_metadata_file,
 )
+from jaxvars.checkpoint.formats.stored_parts import Checksum, Span
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
 from jaxvars.spec import VariableSpec
 
@@ -163,23 +166,39 @@ class OrbaxSource:
             yield name, values.pop(name)
 
     def read_onto(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """Read variables of one of our checkpoints straight onto the shardings of `targets`.
+        """Read Orbax arrays straight onto the shardings of `targets`: of each process its own shards, and no more.
 
-        For arrays that no single process holds whole: Orbax arrays are read piece by piece. The saved pieces that lie
-        within those of this process are checked.
+        Nothing is checked but the saved pieces that lie within one of them; `spans` says what else there is to check.
+
+        Raises:
+          DataLossError: a piece does not match its checksum.
         """
-        assert self._entries is not None
-        entries = self._entries
-        result = self._load({name: target for name, target in targets.items() if entries[name].at == ""})
+        if self._entries is None:
+            return dict(self._load_foreign(targets))
+        result = self._load(dict(targets))
         for name, array in result.items():
-            for shard in array.addressable_shards:
-                bounds = bounds_of(shard.index, array.shape)
-                if not pieces_match(entries[name].pieces, np.asarray(shard.data), bounds):
+            pieces = self._entries[name].pieces
+            for shard in array.addressable_shards if pieces and self.spans(name) is None else ():
+                if not pieces_match(pieces, np.asarray(shard.data), bounds_of(shard.index, array.shape)):
                     raise self._wrong_values(name)
-        for name, value in self.read_many([name for name in targets if name not in result]):
-            place = targets[name].sharding
-            result[name] = jax.make_array_from_callback(value.shape, place, value.__getitem__, dtype=value.dtype)
         return result
+
+    def is_array(self, name: str) -> bool:
+        """Whether a variable is an Orbax array, which `read_onto` can read."""
+        return not self.tensors[name].problem and (self._entries is None or self._entries[name].at == "")
+
+    def spans(self, name: str) -> list[Span] | None:
+        """Return the rows of a variable that have checksums, None where it has none, or not of whole rows."""
+        entry = None if self._entries is None else self._entries[name]
+        if entry is None or not entry.shape:
+            return None
+        row_bytes = math.prod(entry.shape[1:]) * entry.dtype.itemsize
+        if entry.crc32c is not None:
+            return [Span((0, entry.shape[0]), row_bytes, Checksum("crc32c", entry.crc32c))]
+        whole_rows = tuple((0, dim) for dim in entry.shape[1:])
+        if not entry.pieces or any(bounds[1:] != whole_rows for bounds, _ in entry.pieces):
+            return None
+        return [Span(bounds[0], row_bytes, Checksum("crc32c", value)) for bounds, value in entry.pieces]
 
     def _load(self, targets: dict[str, Any]) -> dict[str, Any]:
         """Load a part of our flat tree: every other name is left out by a placeholder."""
@@ -189,33 +208,40 @@ class OrbaxSource:
         ocp = orbax_module()
         stored = [name for name, entry in self._entries.items() if entry.at == ""]
         tree = {name: targets.get(name, ocp.PLACEHOLDER) for name in stored}
-        with calling_orbax(DataLossError, f"Cannot read {self.path}"), ocp.Context():
+        with calling_orbax(DataLossError, f"Cannot read {self.path}"), _alone():
             loaded = ocp.load(self.path, tree, checkpointable_name=_ITEM)
+        give_back(sum(self.tensors[name].nbytes for name in targets))
         return {name: loaded[name] for name in targets}
 
     def _read_foreign(self, names: list[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        for name in names:
+            if self.tensors[name].problem:
+                raise InvalidArgumentError(f"Cannot read {name!r} of {self.path}: {self.tensors[name].problem}.")
+        for name, value in self._load_foreign(dict.fromkeys(names)):
+            yield name, self._checked(name, np.asarray(value), self.tensors[name])
+
+    def _load_foreign(self, targets: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield (name, value) of another program's trees; where a target is None the value is NumPy's."""
         ocp = orbax_module()
         for item, tree in self._trees.items():
-            wanted = {self._places[name][1]: name for name in names if self._places[name][0] == item}
+            wanted = {self._places[name][1]: name for name in targets if self._places[name][0] == item}
             if not wanted:
                 continue
-            for name in wanted.values():
-                if self.tensors[name].problem:
-                    raise InvalidArgumentError(f"Cannot read {name!r} of {self.path}: {self.tensors[name].problem}.")
 
             def target(keys: _Path, leaf: Any, wanted: dict[_Path, str] = wanted) -> Any:
                 if keys not in wanted:
                     return ocp.PLACEHOLDER
+                if targets[wanted[keys]] is not None:
+                    return targets[wanted[keys]]
                 return _target(leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf
 
             named: dict[str, Any] = {} if item is None else {"checkpointable_name": item}
             abstract = jax.tree_util.tree_map_with_path(target, tree)
-            with calling_orbax(DataLossError, f"Cannot read {self.path}"), ocp.Context():
+            with calling_orbax(DataLossError, f"Cannot read {self.path}"), _alone():
                 loaded = ocp.load(self._root, abstract, **named)
             for keys, value in jax.tree_util.tree_leaves_with_path(loaded):
                 if keys in wanted:
-                    info = self.tensors[wanted[keys]]
-                    yield info.name, self._checked(info.name, np.asarray(value), info)
+                    yield wanted[keys], value
 
     def _checked(self, name: str, value: Any, entry: Entry | TensorInfo) -> npt.NDArray[Any]:
         """The value, when it is what the checkpoint says of it; checksums are in our entries only."""
@@ -238,6 +264,17 @@ class OrbaxSource:
         """Close our own file; Orbax keeps none open between reads."""
         if self._packed is not None:
             self._packed.close()
+
+
+def _alone() -> Any:
+    """A context in which Orbax reads without waiting for other processes: one that failed would not come."""
+    ocp = orbax_module()
+    own = jax.process_index()
+    if jax.process_count() == 1:
+        return ocp.Context()
+    return ocp.Context(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    )
 
 
 def _custom_metadata(path: str) -> Any:

@@ -41,6 +41,7 @@ from jaxvars.checkpoint.formats.safetensors_header import (
     tensor_type,
 )
 from jaxvars.checkpoint.formats.safetensors_index import is_index, read_index
+from jaxvars.checkpoint.formats.stored_parts import Checksum, StoredPart
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError, some_names
 from jaxvars.spec import VariableSpec
 
@@ -138,6 +139,16 @@ class SafetensorsSource:
         for file in pieces:
             for name, octets in read_pieces(file, pieces[file]):
                 yield name, self._checked(name, octets, file)
+
+    def stored_parts(self, name: str) -> list[StoredPart] | None:
+        """Return where a tensor lies row by row, None where it must be read as a whole. `read` says what is wrong."""
+        stored, info = self._places.get(name), self.tensors[name]
+        if stored is None or info.problem or not info.shape:
+            return None
+        value = None if self._entries is None else self._entries[name].crc32c
+        checksum = None if value is None else Checksum("crc32c", value)
+        index = tuple(slice(0, dim) for dim in info.shape)
+        return [StoredPart(self._file_of[name], stored.start, info.dtype, index, checksum)]
 
     def _check_readable(self, name: str) -> None:
         if name in self._missing:

@@ -26,6 +26,7 @@ from jaxvars.checkpoint.formats.crc32c import crc32c, unmask
 from jaxvars.checkpoint.formats.files import Memory, RangedFile
 from jaxvars.checkpoint.formats.object_graph import GRAPH_KEY, tf1_names
 from jaxvars.checkpoint.formats.protos import fields
+from jaxvars.checkpoint.formats.stored_parts import Checksum, StoredPart
 from jaxvars.checkpoint.formats.table import Table
 from jaxvars.checkpoint.formats.tensor_slice import check_tiling, slice_key
 from jaxvars.errors import DataLossError, InvalidArgumentError, NotFoundError
@@ -163,6 +164,26 @@ class TensorBundle:
             assert part is not None
             whole[where.index(entry.shape)] = self._read_entry(part, what)
         return whole
+
+    def stored_parts(self, name: str) -> list[StoredPart] | None:
+        """Return where a tensor lies row by row, None where it must be read as a whole. `read` says what is wrong."""
+        entry = self._entries[name]
+        dtype = tf_types.numpy_dtype(entry.dtype)
+        if dtype is None or not entry.shape or (self._header.byte_order != "<" and dtype.itemsize > 1):
+            return None
+        parts: list[StoredPart] = []
+        if entry.slices:
+            check_tiling(entry.slices, entry.shape, f"{self._index}, {_what(name)},")
+        for part, where in zip(self._stored_parts(entry), entry.slices or [None], strict=True):
+            shape = entry.shape if where is None else where.shape(entry.shape)
+            if part is None or not _is_plain(part) or (part.dtype, part.shape) != (entry.dtype, shape):
+                return None
+            if part.offset + part.size > self._shard_sizes.get(part.shard, -1):
+                return None
+            index = tuple(slice(0, dim) for dim in shape) if where is None else where.index(entry.shape)
+            checksum = Checksum("crc32c", unmask(part.crc))
+            parts.append(StoredPart(self._file(part.shard, _what(name)), part.offset, dtype, index, checksum))
+        return parts
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield (name, array) in the order in which the values lie in the files.
