@@ -17,6 +17,7 @@ from jaxvars._arguments import as_dtype, cast_host_value, check_dtype_change, va
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._identity import identity_of
+from jaxvars.keeping import spread
 
 __all__ = ["Maker", "Task", "constant_value", "host_memory", "make_now", "make_traced", "own_part", "placed", "put"]
 
@@ -205,7 +206,7 @@ def placed(value: jax.Array, sharding: jax.sharding.Sharding | None) -> jax.Arra
             return jax.device_put(value, sharding)
         return put(np.asarray(value), sharding)  # JAX would send all of it round, to compare
     if isinstance(sharding, jax.sharding.NamedSharding):
-        return cast(jax.Array, jax.lax.with_sharding_constraint(value, sharding))
+        return cast(jax.Array, spread(value, sharding))
     return value
 
 

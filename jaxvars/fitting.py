@@ -6,12 +6,12 @@ variables, so it is fitted to each: what a shape cannot have is left out, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["axes_of", "entry_axes", "fit", "fitted"]
+__all__ = ["axes_of", "entry_axes", "fit", "fitted", "restricted"]
 
 
 def entry_axes(entry: Any) -> tuple[str, ...]:
@@ -86,6 +86,24 @@ def _fit_dimension(
             kept.append(name)
             taken.add(name)
     return tuple(kept), reasons
+
+
+def restricted(spec: PartitionSpec, axes: Collection[str]) -> PartitionSpec:
+    """Return a spec over just these mesh axes: dimensions are not spread over the others.
+
+    Example:
+      >>> from jax.sharding import PartitionSpec as P
+      >>> restricted(P(("data", "model"), "data"), {"model"})
+      P('model', None)
+    """
+    entries: list[Any] = []
+    for entry in spec:
+        if entry is PartitionSpec.UNCONSTRAINED:
+            entries.append(entry)
+            continue
+        names = tuple(name for name in entry_axes(entry) if name in axes)
+        entries.append(names[0] if len(names) == 1 else names or None)
+    return PartitionSpec(*entries)
 
 
 def fitted(sharding: Any, shape: tuple[int, ...]) -> Any:

@@ -13,12 +13,12 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxvars.fitting import axes_of, fit
+from jaxvars.fitting import axes_of, fit, restricted
 
 if TYPE_CHECKING:
     from jaxvars.state import State
 
-__all__ = ["kept", "kept_values"]
+__all__ = ["kept", "kept_values", "spread"]
 
 
 def kept_values(variables: State, values: dict[str, Any]) -> dict[str, Any]:
@@ -51,10 +51,23 @@ def kept(note: Any, old: Any, new: Any) -> Any:
 
 def _constrained(note: PartitionSpec, own: NamedSharding, new: Any) -> Any:
     mesh = own.mesh
-    kinds = set(mesh.axis_types)
-    if mesh.empty or AxisType.Manual in kinds or not set(axes_of(note)) <= set(mesh.axis_names):
+    if mesh.empty or AxisType.Manual in mesh.axis_types or not set(axes_of(note)) <= set(mesh.axis_names):
         return new
-    if AxisType.Explicit in kinds:  # then JAX does know, and does not let a constraint change it
-        return new if jax.typeof(new).sharding.spec == own.spec else jax.sharding.reshard(new, own)
-    spec, _ = fit(note, new.shape, mesh.shape)
-    return jax.lax.with_sharding_constraint(new, NamedSharding(mesh, spec))
+    return spread(new, NamedSharding(mesh, fit(note, new.shape, mesh.shape)[0]))
+
+
+def spread(value: Any, sharding: NamedSharding) -> Any:
+    """Return a tracer spread over a mesh; its shape can have that.
+
+    Over Auto axes a constraint tells XLA, over Explicit ones the type says it, and JAX wants each by its own name.
+    """
+    mesh = sharding.mesh
+    axes = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = [name for name, kind in axes.items() if kind == AxisType.Explicit]
+    if explicit:
+        value = jax.sharding.reshard(value, NamedSharding(mesh, restricted(sharding.spec, explicit)))
+    automatic = [name for name, kind in axes.items() if kind == AxisType.Auto]
+    if automatic:
+        spec = restricted(sharding.spec, automatic)
+        value = jax.lax.with_sharding_constraint(value, NamedSharding(mesh, spec, memory_kind=sharding.memory_kind))
+    return value

@@ -150,6 +150,8 @@ def _call(executable: Any, arrays: list[Any]) -> list[Any]:
 def _devices(place: Any) -> tuple[Any, ...]:
     """A sharding, mesh or device as something whose text tells devices apart, which its own does not."""
     mesh = getattr(place, "mesh", place)
+    if isinstance(mesh, jax.sharding.AbstractMesh):  # the devices are those of the arguments
+        return (str(place),)
     if isinstance(mesh, jax.sharding.Mesh):
         return str(place), mesh.devices.tolist()
     if isinstance(place, jax.sharding.Sharding):

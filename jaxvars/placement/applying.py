@@ -9,7 +9,8 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
-from jaxvars.fitting import fitted
+from jaxvars.fitting import fit
+from jaxvars.keeping import spread
 from jaxvars.placement.mesh_rule import MeshRule, parse_policy
 from jaxvars.placement.owners import owners
 from jaxvars.rules import Match
@@ -32,7 +33,7 @@ class _Op(NamedTuple):
     type: str = "VariableV2"
 
 
-def apply(variables: V, mesh: Any, rules_or_strategy: Any, *, allow_unmatched: bool = False) -> V:
+def apply(variables: V, mesh: Any, rules_or_strategy: Any = None, *, allow_unmatched: bool = False) -> V:
     """Return a state spread over a mesh: values are moved, holes will be filled there.
 
     For a state that exists: after a restore, before training goes on with other devices, or to serve a model. A model
@@ -44,7 +45,7 @@ def apply(variables: V, mesh: Any, rules_or_strategy: Any, *, allow_unmatched: b
     Args:
       variables: values, or what ``model.specs(...)`` returns, or some of both.
       mesh: of devices, or for specs a `jax.sharding.AbstractMesh`.
-      rules_or_strategy: as for `rule`.
+      rules_or_strategy: as for `rule`; None for what each variable's spec notes already, to go to another mesh.
       allow_unmatched: accept rules that match no variable.
 
     Returns:
@@ -69,14 +70,29 @@ def apply(variables: V, mesh: Any, rules_or_strategy: Any, *, allow_unmatched: b
             f"jv.placement.apply takes Variables, a state or the specs of one, got {type(variables).__name__}. Write: "
             "jv.placement.apply(variables, mesh, jv.placement.fsdp())"
         )
-    bound = parse_policy(mesh, rules_or_strategy, "jv.placement.apply")
-    wanted = _wanted(variables, bound, allow_unmatched)
+    noted = rules_or_strategy is None
+    bound = parse_policy(mesh, PartitionSpec() if noted else rules_or_strategy, "jv.placement.apply")
+    wanted = _noted(variables) if noted else _wanted(variables, bound, allow_unmatched)
     leaves = list(variables._leaves)
     if not isinstance(mesh, jax.sharding.Mesh):
         _refuse_values(variables, wanted)
     for position, spec in wanted.items():
-        leaves[position] = _put(leaves[position], variables, position, NamedSharding(mesh, spec))
+        leaves[position] = _put(leaves[position], variables, position, mesh, spec)
     return variables._renewed(variables._layout.with_placement(wanted), leaves)
+
+
+def _noted(variables: Variables) -> dict[int, PartitionSpec]:
+    """Position -> the spec that is noted, of all variables that have no device of their own."""
+    specs = variables.variable_specs
+    owner_of = owners(specs)
+    result: dict[int, PartitionSpec] = {}
+    for position, (key, spec) in enumerate(specs.items()):
+        note = spec.placement
+        if note is None and key in owner_of:
+            note = specs[owner_of[key]].placement
+        if not isinstance(note, str):
+            result[position] = PartitionSpec() if note is None else note
+    return result
 
 
 def _wanted(variables: Variables, bound: MeshRule, allow_unmatched: bool) -> dict[int, PartitionSpec]:
@@ -104,14 +120,14 @@ def _is_of_its_own(match: Match | None, bound: MeshRule, owner: str) -> bool:
     return match is not None and bound.rules._try(match.number, owner) is None
 
 
-def _put(leaf: Any, variables: Variables, position: int, wanted: NamedSharding) -> Any:
+def _put(leaf: Any, variables: Variables, position: int, mesh: Any, wanted: PartitionSpec) -> Any:
     """The value or hole with its sharding, as its shape can have it."""
-    target = fitted(wanted, tuple(leaf.shape))
+    target = NamedSharding(mesh, fit(wanted, tuple(leaf.shape), mesh.shape)[0])
     if is_hole(leaf):
         return leaf.update(sharding=target)
     value = variables[variables._layout.keys[position]]
     if isinstance(value, Tracer):
-        return jax.lax.with_sharding_constraint(value, target)
+        return spread(value, target)
     if value.committed and value.sharding.is_equivalent_to(target, value.ndim):
         return leaf
     if value.is_fully_addressable and not target.is_fully_addressable:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jax.sharding import Sharding, SingleDeviceSharding
+from jax.sharding import AbstractMesh, NamedSharding, Sharding, SingleDeviceSharding
 
 from jaxvars import _compat
-from jaxvars.errors import InvalidArgumentError
+from jaxvars.errors import InvalidArgumentError, some_names
 from jaxvars.scopes.device_scope import SOFT
 from jaxvars.scopes.devices import DeviceSpec
 from jaxvars.spec import Hole
@@ -115,7 +115,7 @@ def fill_homes(holes: dict[str, Any], *notes: Variables) -> None:
       notes: states whose layouts name devices; of several the last one that does counts.
 
     Raises:
-      InvalidArgumentError: a device does not exist.
+      InvalidArgumentError: a device does not exist, or an abstract mesh has none.
     """
     if not _compat.is_eager(_compat.current_trace()):
         return
@@ -130,6 +130,7 @@ def fill_homes(holes: dict[str, Any], *notes: Variables) -> None:
     found = shardings_of(
         {name: note for name, (note, _) in named.items()}, {name: at for name, (_, at) in named.items()}
     )
+    found |= _on_devices(holes)
     for name, sharding in found.items():
         holes[name] = Hole(
             holes[name].shape,
@@ -137,6 +138,37 @@ def fill_homes(holes: dict[str, Any], *notes: Variables) -> None:
             sharding=sharding,
             initializer=getattr(holes[name], "initializer", None),
         )
+
+
+def _on_devices(holes: Mapping[str, Any]) -> dict[str, Sharding]:
+    """The shardings of holes over an abstract mesh, on the devices of the mesh that ``jax.set_mesh`` set.
+
+    Raises:
+      InvalidArgumentError: there is none, or one of other axes.
+    """
+    abstract = {
+        name: hole.sharding
+        for name, hole in holes.items()
+        if isinstance(hole.sharding, NamedSharding) and isinstance(hole.sharding.mesh, AbstractMesh)
+    }
+    if not abstract:
+        return {}
+    mesh = jax.sharding.get_mesh()
+    wrong = [name for name, sharding in abstract.items() if dict(sharding.mesh.shape) != dict(mesh.shape)]
+    if wrong:
+        axes = ", ".join(f"{axis}={size}" for axis, size in abstract[wrong[0]].mesh.shape.items())
+        raise InvalidArgumentError(
+            f"{some_names(wrong)}: to be spread over an AbstractMesh ({axes}), which has no devices to put a value on. "
+            "Write one of:\n"
+            f"    specs = jv.placement.apply(model.specs(*args), jv.placement.mesh({axes}))\n"
+            "    variables = model.init(rng, *args, variables=specs)\n"
+            "or\n"
+            f"    with jax.set_mesh(jv.placement.mesh({axes})): variables = model.init(rng, *args)"
+        )
+    return {
+        name: NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)
+        for name, sharding in abstract.items()
+    }
 
 
 def _absent_text(absent: Mapping[str, str], defined_at: Mapping[str, str]) -> str:

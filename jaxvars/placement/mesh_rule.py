@@ -111,7 +111,8 @@ def parse_policy(mesh: Any, given: Any, op: str) -> MeshRule:
         given = given.given
     # A PartitionSpec is a sequence as well, in some versions of JAX a tuple.
     alone = isinstance(given, PartitionSpec) or callable(given)
-    rules = parse_values([(".*", given)] if alone else given, op=op)
+    written: Any = [(".*", given)] if alone else given
+    rules = parse_values(written, op=op)
     wrong = [f"  rule {rule}" for rule in rules.rules if not _is_policy(rule.replacement)]
     if wrong:
         raise InvalidTypeError(

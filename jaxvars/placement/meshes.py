@@ -81,8 +81,9 @@ def _types(axis_types: Any, axes: Mapping[str, Any]) -> tuple[tuple[AxisType, ..
     """The type of each axis, and what is wrong with those that were given."""
     if axis_types is None or isinstance(axis_types, AxisType):
         return (axis_types or AxisType.Auto,) * len(axes), []
+    named: dict[str, Any]
     if isinstance(axis_types, Mapping):
-        named = cast("Mapping[str, Any]", axis_types)
+        named = dict(cast("Mapping[str, Any]", axis_types))
     elif isinstance(axis_types, tuple | list) and len(cast("Sequence[Any]", axis_types)) == len(axes):
         named = dict(zip(axes, cast("Sequence[Any]", axis_types), strict=True))
     else:
@@ -138,7 +139,7 @@ def batch(mesh: Mesh, tree: Any, axis: Any = "data") -> Any:
         raise InvalidArgumentError(f"batch: the mesh has axes {axes_text(mesh)}, and no axis {listed}.")
     if not isinstance(cast(object, mesh), Mesh):
         raise InvalidTypeError("batch: data needs devices. Write: mesh = jv.placement.mesh(data=-1)")
-    spread = NamedSharding(mesh, PartitionSpec(names if len(names) > 1 else names[0]))
+    spread = NamedSharding(mesh, PartitionSpec(names[0] if len(names) == 1 else names))
     whole = NamedSharding(mesh, PartitionSpec())
     pieces = math.prod(mesh.shape[name] for name in names)
     processes = 1 if spread.is_fully_addressable else jax.process_count()

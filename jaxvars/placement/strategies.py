@@ -180,7 +180,10 @@ class TensorParallel:
         if way == "column":
             return _spread_along(-1, rank, self.axis)
         if way == "row":
-            return _spread_along(-2, rank, self.axis) if rank > 1 else PartitionSpec()
+            is_bias = rank == 1 or op.name.endswith(
+                "bias"
+            )  # one for all inputs; of stacked layers it has two dimensions
+            return PartitionSpec() if is_bias else _spread_along(-2, rank, self.axis)
         return way(op, axis_sizes)
 
     def __repr__(self) -> str:
@@ -272,7 +275,7 @@ def tensor_parallel(rules: Any = None, axis: Axis = "model") -> TensorParallel:
 
     Args:
       rules: a dict or list of (pattern, way); the way is ``"column"`` (the last dimension, that of the outputs),
-        ``"row"`` (the one before it, that of the inputs; a vector stays whole), a `PartitionSpec`, another strategy, or
+        ``"row"`` (the one before it, that of the inputs; a bias stays whole), a `PartitionSpec`, another strategy, or
         None for whole. None for the names of `jv.layers` and the cells of `jv.nn.rnn_cell`: kernels and biases by
         column, embeddings by row. What no rule matches is whole everywhere.
       axis: the mesh axis, or several.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -28,14 +28,19 @@ def replica_device_setter(
     merge_devices: bool = True,
     cluster: Any = None,
     ps_ops: Collection[str] | None = None,
-    ps_strategy: Strategy | None = None,
-) -> Callable[[Any], str] | None:
+    ps_strategy: Any = None,
+    *,
+    mesh: Any = None,
+) -> Callable[[Any], Any] | None:
     """Return a device function that spreads variables over parameter servers. TF1: `tf.train.replica_device_setter`.
 
     Use it as ``with jv.device(jv.train.replica_device_setter(...))``. A variable goes to `ps_device`, with the task
     that `ps_strategy` says. An inner `jv.device` that names another job keeps that job and takes no task; its other
     fields are merged in. With one process every job and task is that process, so the strings are notes; see
     `jv.placement.resolve`.
+
+    With `mesh` the variables are spread over the devices of a mesh instead, each over all of them, which is what
+    parameter servers were for: no device holds the whole model. See `jv.placement.rule`.
 
     Args:
       ps_tasks: number of parameter servers. Not used with `cluster`.
@@ -46,15 +51,17 @@ def replica_device_setter(
         parameter servers is that of the tasks of `ps_device`'s job.
       ps_ops: types of ops that go to the parameter servers; None for variables.
       ps_strategy: called with the op-like object of a variable, returns its task; None for one after the other, from
-        task 0 in each run of a model.
+        task 0 in each run of a model. With `mesh`, a strategy of `jv.placement` or rules; None for
+        ``jv.placement.fsdp(axis)`` over the axis ``"data"``, or else the first one.
+      mesh: a mesh, as `jv.placement.mesh` makes them; in place of `cluster` and `ps_tasks`.
 
     Returns:
       The function; None where there are no parameter servers. As in TF1, ``jv.device(None)`` shuts out the blocks
       around it.
 
     Raises:
-      InvalidTypeError: `ps_strategy` is not callable, or `cluster` is none of those.
-      InvalidArgumentError: a malformed device.
+      InvalidTypeError: `ps_strategy` is not callable or of the other kind, or `cluster` is none of those.
+      InvalidArgumentError: a malformed device; a mesh beside parameter servers, or one that lacks an axis.
 
     Example:
       >>> import jaxvars as jv
@@ -65,14 +72,21 @@ def replica_device_setter(
       >>> [spec.placement for spec in jv.transform(net).specs().variable_specs.values()]
       ['/job:ps/task:0', '/job:ps/task:1', '/job:ps/task:0']
     """
+    if mesh is not None:
+        return _over_mesh(mesh, ps_strategy, ps_tasks, cluster)
     ps = DeviceSpec.from_string(ps_device)
     worker = DeviceSpec.from_string(worker_device)
     if cluster is not None:
         ps_tasks = _tasks_of(cluster, ps.job)
     if ps_tasks == 0:
         return None
-    strategy = _RoundRobin(ps_tasks) if ps_strategy is None else ps_strategy
-    if not callable(strategy):
+    strategy: Strategy = _RoundRobin(ps_tasks) if ps_strategy is None else ps_strategy
+    if hasattr(ps_strategy, "axes"):
+        raise InvalidTypeError(
+            f"ps_strategy={ps_strategy!r} spreads variables over a mesh. Write: "
+            f"jv.train.replica_device_setter(mesh=mesh, ps_strategy={ps_strategy!r})"
+        )
+    if not callable(cast(object, strategy)):
         raise InvalidTypeError(
             f"ps_strategy must be callable, got {ps_strategy!r:.60}. Write a function of an op that returns its task, "
             "or jv.train.GreedyLoadBalancingStrategy(ps_tasks, jv.train.byte_size_load_fn)."
@@ -91,6 +105,26 @@ def replica_device_setter(
         return ps.make_merged_spec(inner).to_string()
 
     return device_function
+
+
+def _over_mesh(mesh: Any, strategy: Any, ps_tasks: int, cluster: Any) -> Callable[[Any], Any]:
+    """The rule over a mesh."""
+    from jaxvars.placement import fsdp  # here: few programs have a mesh
+    from jaxvars.placement.mesh_rule import parse_policy
+
+    if cluster is not None or ps_tasks:
+        given = f"cluster={cluster!r:.60}" if cluster is not None else f"ps_tasks={ps_tasks}"
+        raise InvalidArgumentError(
+            f"replica_device_setter: mesh and {given} are two answers to one question. Leave one of them out."
+        )
+    if isinstance(strategy, GreedyLoadBalancingStrategy):
+        raise InvalidTypeError(
+            "replica_device_setter: GreedyLoadBalancingStrategy gives each variable one task, and over a mesh each is "
+            "spread over all devices. Write: jv.train.replica_device_setter(mesh=mesh, ps_strategy=jv.placement.fsdp())"
+        )
+    if strategy is None and hasattr(mesh, "axis_names"):
+        strategy = fsdp("data" if "data" in mesh.axis_names else mesh.axis_names[0])
+    return parse_policy(mesh, strategy, "jv.train.replica_device_setter")
 
 
 def _tasks_of(cluster: Any, job: str | None) -> int:

@@ -12,13 +12,17 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvars._arguments import value_as_array
+from jaxvars.buffers import is_concrete
 from jaxvars.defining import DefiningFrame
 from jaxvars.errors import InvalidTypeError, NotFoundError, nearest_names
 from jaxvars.frame import Frame, current_frame
+from jaxvars.frames import SpecsFrame
 from jaxvars.initializers import zeros_initializer
 from jaxvars.scopes import GraphKeys, device, name_scope
+from jaxvars.spec import is_hole
 from jaxvars.store import get_collection, global_variables, trainable_variables
 from jaxvars.train.averaging import all_or_nothing, is_averaged_dtype, make_debias, make_shadow, update
 from jaxvars.variable import Variable
@@ -115,7 +119,7 @@ class FrameAverages:
 
     def _of_variable(self, handle: Variable) -> Variable:
         members = GraphKeys.MOVING_AVERAGE_VARIABLES
-        with device(None), device(handle.device or None):  # beside its variable, whatever the open blocks say
+        with device(None), device(_home_of(handle)):  # beside its variable, whatever the open blocks say
             shadow = make_shadow(f"{handle.key}/{self._name}", handle.initialized_value, None, handle.dtype)
         if not any(member is handle for member in get_collection(members)):
             frame = current_frame()
@@ -133,6 +137,16 @@ class FrameAverages:
             frame.graph.collections.add(self._key, entry)
         with name_scope("AssignMovingAvg"):
             return update(entry.average, item.value, rest, entry.debias)
+
+
+def _home_of(handle: Variable) -> Any:
+    """What `device` takes to put another variable where this one lives."""
+    slot = handle._slot
+    value: Any = slot.frame.holes.get(slot.key) if isinstance(slot.frame, SpecsFrame) else slot.value
+    sharding = value.sharding if is_hole(value) or is_concrete(value) else None
+    if isinstance(slot.placement, PartitionSpec) and isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, slot.placement)
+    return handle.device or None
 
 
 def _items(var_list: Any) -> list[_Item]:
