@@ -12,8 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 import jaxvars as jv
 from jaxvars import checkpoint
+from jaxvars.checkpoint.formats.crc32c import crc32c
 from jaxvars.checkpoint.formats.files import RangedFile
-from jaxvars.checkpoint.shares import check_evidence, row_ranges
+from jaxvars.checkpoint.formats.stored_parts import Checksum, Span
+from jaxvars.checkpoint.shares import Evidence, check_evidence, row_ranges
 from jaxvars.errors import DataLossError, InvalidArgumentError
 from jaxvars.spec import Hole, VariableSpec
 
@@ -123,7 +125,8 @@ def test_a_process_reads_its_own_rows_only(tmp_path, reads, monkeypatch, format)
         with checkpoint.open(path) as reader:
             [part] = reader.source.stored_parts("w")
             theirs = [part.checksum.of(values[row : row + 256].tobytes()) for row in (512, 768)]
-        return [said, [[None, None, *other.get("lie", theirs)]]]
+        seen = enumerate(other.get("lie", theirs), 2)
+        return [said, [[], [(0, 0, number, value) for number, value in seen if value is not None]]]
 
     monkeypatch.setattr("jaxvars.checkpoint.shares.told_by_all", told)
     reads.clear()
@@ -209,3 +212,32 @@ def test_rows_of_devices():
     with pytest.raises(ValueError, match="evenly divide"):
         rows(P("b"), (6, 2))
     check_evidence([], "nothing")
+
+
+def test_what_one_process_has_read_whole_is_not_told(monkeypatch):
+    told = []
+    monkeypatch.setattr("jaxvars.checkpoint.shares.told_by_all", lambda said, what: told.append(said) or [said])
+    octets = np.arange(8, dtype=np.uint8).tobytes()
+
+    def span(first, last):
+        return Span((first, last), 1, Checksum("crc32c", crc32c(octets[first:last])))
+
+    def evidence(spans, found):
+        ranges = [(0, 4), (4, 8)]
+        return Evidence("w", "p", spans, ranges, found, True)
+
+    halves, whole = [span(0, 4), span(4, 8)], [span(0, 8)]
+    assert evidence(halves, {}).overlaps() == [range(1), range(1, 2)]
+    assert evidence([span(3, 5), span(2, 2)], {}).overlaps() == [range(2), range(0)]
+    left, right = crc32c(octets[:4]), crc32c(octets[4:])
+    check_evidence([evidence(halves, {(0, 0): left})], "restore")
+    check_evidence([evidence(whole, {(0, 0): left, (0, 1): right})], "restore")
+    assert told == [[[], []], [[], [(0, 0, 0, left), (0, 0, 1, right)]]]
+    for wrong in (
+        evidence(halves, {(1, 1): 5}),
+        evidence(whole, {(0, 0): left}),
+        evidence(whole, {(0, 0): left, (0, 1): 5}),
+    ):
+        with pytest.raises(DataLossError, match="'w' do not match"):
+            check_evidence([wrong], "restore")
+    assert told[2] == [[0], []]  # the others raise, too

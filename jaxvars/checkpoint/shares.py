@@ -7,6 +7,7 @@ those of what each has read, so that all of it is checked though nobody reads al
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,14 +47,23 @@ class Evidence(NamedTuple):
     found: dict[tuple[int, int], int]
     is_common: bool
 
-    def common(self) -> list[tuple[int, int]]:
-        """The (span, range) that have bytes in common, in an order that all processes agree on."""
+    def overlaps(self) -> list[range]:
+        """Per span the numbers of the ranges that have bytes in common with it; ranges follow one another."""
+        begins = [begin for begin, _ in self.ranges]
         return [
-            (i, j)
-            for i, span in enumerate(self.spans)
-            for j, rows in enumerate(self.ranges)
-            if _common(span.rows, rows)
+            range(bisect.bisect_right(begins, first) - 1, bisect.bisect_left(begins, last) if first < last else 0)
+            for first, last in (span.rows for span in self.spans)
         ]
+
+    def matches(self, span: int, ranges: range) -> bool | None:
+        """Whether a span has its checksum, None where not all of its ranges have been seen."""
+        pieces = [self.found.get((span, number)) for number in ranges]
+        known = [value for value in pieces if value is not None]
+        if len(known) < len(pieces):
+            return None
+        rows, row_bytes, checksum = self.spans[span]
+        sizes = [(min(rows[1], self.ranges[n][1]) - max(rows[0], self.ranges[n][0])) * row_bytes for n in ranges]
+        return checksum.is_of(zip(known, sizes, strict=True))
 
 
 def row_ranges(sharding: Sharding, shape: tuple[int, ...]) -> dict[Any, Range] | None:
@@ -159,33 +169,37 @@ def check_evidence(evidence: Sequence[Evidence], what: str) -> None:
       DataLossError: values do not match their checksum, or no process has read some; raised in every process.
     """
     for each in evidence:
-        if not each.is_common:
-            _check(each)
+        if not each.is_common and not all(each.matches(span, ranges) for span, ranges in enumerate(each.overlaps())):
+            raise _wrong_values(each)
     common = [each for each in evidence if each.is_common and each.spans]
-    if not common:
-        return
-    said = [[each.found.get(key) for key in each.common()] for each in common]
-    told: list[Any] = told_by_all(said, what)
-    for number, each in enumerate(common):
-        for position, key in enumerate(each.common()):
-            values = {process[number][position] for process in told} - {None}
-            if len(values) > 1:
-                raise _wrong_values(each)
-            if values:
-                each.found[key] = values.pop()
-        _check(each)
+    if common:
+        _check_together(common, what)
 
 
-def _check(evidence: Evidence) -> None:
-    for number, span in enumerate(evidence.spans):
-        pieces = [
-            (evidence.found.get((number, position)), (common[1] - common[0]) * span.row_bytes)
-            for position, rows in enumerate(evidence.ranges)
-            if (common := _common(span.rows, rows))
-        ]
-        known = [(value, size) for value, size in pieces if value is not None]
-        if len(known) < len(pieces) or not span.checksum.is_of(known):
-            raise _wrong_values(evidence)
+def _check_together(evidence: Sequence[Evidence], what: str) -> None:
+    """Check what several processes have read.
+
+    Who has read all of a span checks it alone. Of the others the processes tell each other what they have seen: with
+    the layout that was saved that is nothing, however many pieces there are.
+    """
+    overlaps = [each.overlaps() for each in evidence]
+    wrong: list[int] = []
+    seen: list[tuple[int, int, int, int]] = []
+    for number, (each, spans) in enumerate(zip(evidence, overlaps, strict=True)):
+        if any(each.matches(span, ranges) is False for span, ranges in enumerate(spans)):
+            wrong.append(number)
+        seen += [(number, *key, value) for key, value in each.found.items() if len(spans[key[0]]) > 1]
+    told: list[Any] = told_by_all([wrong, seen], what)
+    wrong = [number for process, _ in told for number in process]
+    if wrong:
+        raise _wrong_values(evidence[min(wrong)])
+    for _, process in told:
+        for number, span, position, value in process:
+            if evidence[number].found.setdefault((span, position), value) != value:
+                raise _wrong_values(evidence[number])
+    for each, spans in zip(evidence, overlaps, strict=True):
+        if not all(each.matches(span, ranges) for span, ranges in enumerate(spans) if len(ranges) > 1):
+            raise _wrong_values(each)
 
 
 def _common(a: Range, b: Range) -> Range | None:
