@@ -25,6 +25,7 @@ RUN = [
     "docs/exported-models.md",
     "docs/migration.md",
     "docs/packing.md",
+    "docs/processes.md",
 ]
 WRITTEN = [
     *RUN,
@@ -34,6 +35,7 @@ WRITTEN = [
     "docs/guide-rows.md",
     "docs/upstream-tests.md",
     "examples/README.md",
+    "examples/multihost/README.md",
 ]
 COMMANDS = ['pip install ".[tour]" && python -m jaxvars tour', 'pip install -e ".[test]" && pytest']
 DATA = "jaxvars/tour/data"  # the packaged TensorFlow checkpoint, as a clone has it
