@@ -18,7 +18,7 @@ from jaxvars import _compat
 from jaxvars.buffers import is_concrete, is_deleted
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.layout import Layout
-from jaxvars.placement.packing import Group, Packing, PackingRule, packing_of
+from jaxvars.placement.packing import Group, Packing, PackingRule, home_of, packing_of
 from jaxvars.spec import VariableSpec, leaf_nbytes, leaf_size
 from jaxvars.state import State
 from jaxvars.variables import Variables
@@ -342,10 +342,9 @@ def _joined(members: Sequence[Any], group: Group) -> jax.Array:
     """One buffer; dimensions that ``vmap`` put in front of the variables' own stay in front."""
     lead = members[0].shape[: members[0].ndim - len(group.shapes[0])]
     if all(is_concrete(member) and member.is_fully_addressable for member in members):
-        first = members[0]
         host = np.concatenate([np.asarray(member).reshape(*lead, -1) for member in members], axis=-1)
         with jax.ensure_compile_time_eval():
-            return jax.device_put(host, first.sharding if first.committed else None)
+            return jax.device_put(host, home_of(members[0]))
     flat = [jnp.reshape(member, (*lead, -1)) for member in members]
     while len(flat) > 1:
         flat = [jnp.concatenate(flat[start : start + _FAN], axis=-1) for start in range(0, len(flat), _FAN)]
@@ -365,7 +364,7 @@ def _cut(buffer: Any, group: Group, sizes: Sequence[int]) -> Iterable[Any]:
         # Without compiling anything. Copies: device_put may keep the memory it is given, and a buffer may be donated.
         host = np.split(np.asarray(buffer), np.cumsum(sizes)[:-1], axis=-1)
         pieces = [np.array(piece).reshape(own) for piece, own in zip(host, shapes, strict=True)]
-        return jax.device_put(pieces, buffer.sharding if buffer.committed else None)
+        return jax.device_put(pieces, home_of(buffer))
     pieces = _split(buffer, list(sizes))
     return [piece.reshape(own) for piece, own in zip(pieces, shapes, strict=True)]
 

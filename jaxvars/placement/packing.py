@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
 from jaxvars import views
@@ -25,7 +26,7 @@ from jaxvars.layout import Layout
 from jaxvars.spec import leaf_nbytes
 from jaxvars.state import State
 
-__all__ = ["Group", "Packing", "PackingRule", "packing_of"]
+__all__ = ["Group", "Packing", "PackingRule", "home_of", "packing_of"]
 
 _lock = threading.RLock()
 _packings: weakref.WeakValueDictionary[Any, Packing] = weakref.WeakValueDictionary()
@@ -188,11 +189,19 @@ def _kind(leaf: Any, max_bytes: int) -> Hashable | None:
     if is_concrete(leaf):
         if not leaf.sharding.is_fully_replicated:
             return None
-        home = leaf.sharding if leaf.committed else None
-        if isinstance(home, jax.sharding.NamedSharding):
-            # Replicated, whatever the rank it was written for.
-            home = jax.sharding.NamedSharding(home.mesh, jax.sharding.PartitionSpec(), memory_kind=home.memory_kind)
+        home = home_of(leaf)
     return leaf.dtype, home
+
+
+def home_of(array: jax.Array) -> jax.sharding.Sharding | None:
+    """Return where a buffer goes that is made of such values, and they when cut out of it; None where JAX may choose.
+
+    On a mesh that is all of it, whatever the rank that the partition spec was written for.
+    """
+    home = array.sharding if array.committed else None
+    if isinstance(home, NamedSharding):
+        return NamedSharding(home.mesh, PartitionSpec(), memory_kind=home.memory_kind)
+    return home
 
 
 def _owner(state: State, position: int) -> tuple[int | None, str]:
