@@ -33,6 +33,7 @@ SECTIONS = {
     "recurrent": "benchmarks.recurrent",
     "checkpoint": "benchmarks.checkpoint",
     "scale": "benchmarks.scale",
+    "units": "benchmarks.units",
 }
 SECTIONS = {name: module for name, module in SECTIONS.items() if importlib.util.find_spec(module)}
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -25,6 +25,7 @@ RUN = [
     "docs/exported-models.md",
     "docs/migration.md",
     "docs/packing.md",
+    "docs/scale.md",
     "docs/processes.md",
 ]
 WRITTEN = [
