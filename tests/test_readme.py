@@ -22,6 +22,7 @@ RUN = [
     "docs/scan-layers.md",
     "docs/checkpoints.md",
     "docs/devices.md",
+    "docs/meshes.md",
     "docs/exported-models.md",
     "docs/migration.md",
     "docs/packing.md",
