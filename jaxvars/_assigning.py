@@ -123,6 +123,7 @@ def _planned(op: str, current: Any, value: Any) -> Any:
         return None
     target, given = current.aval, value.aval
     alike = given.shape == target.shape and given.dtype is target.dtype and not given.weak_type
+    alike = alike and given.memory_space == target.memory_space
     if not alike or not is_number(target.dtype):
         return None
     function = jitted(op, False)
@@ -176,10 +177,10 @@ def _run(
     if is_concrete(current):
         home = current.sharding
         single = type(home) is SingleDeviceSharding
-        for argument in arguments:
-            if is_concrete(argument) and argument.committed:
-                arguments = tuple(_at(home, single, item) for item in arguments)
-                break
+        if current.aval.memory_space != jax.memory.Space.Device:
+            return _run_near(variables, position, op, current, arguments)
+        if any(is_concrete(argument) and argument.committed for argument in arguments):
+            arguments = tuple(_at(home, item) for item in arguments)
         if not (single or current.size):
             # XLA gives the shards of an empty array wrong shapes: no `out_shardings` here, and nothing to donate.
             return variables._set_at(position, jax.device_put(jitted(op, False)(current, *arguments), home))
@@ -198,12 +199,20 @@ def _run(
     return variables._set_at(position, new)
 
 
-def _at(home: Any, single: bool, argument: Any) -> Any:
+def _at(home: Any, argument: Any) -> Any:
     """`argument` on the devices of the variable, where it is committed to others."""
     if not is_concrete(argument) or argument.sharding.device_set == home.device_set:
         return argument
-    spread = home if single else jax.sharding.NamedSharding(home.mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(argument, spread)
+    single = type(home) is SingleDeviceSharding
+    whole = home if single else jax.sharding.NamedSharding(home.mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(argument, whole)
+
+
+def _run_near(variables: Variables, position: int, op: str, current: Any, arguments: tuple[Any, ...]) -> Variables:
+    """Update a variable that is kept in the memory of the host: JAX computes with values of one memory only."""
+    near = jax.device_put(current, current.sharding.with_memory_kind("device"))
+    after = _run(variables, position, op, near, arguments, False)
+    return after._set_at(position, jax.device_put(after._leaf(position), current.sharding))
 
 
 def _at_site() -> str:
