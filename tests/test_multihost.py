@@ -17,6 +17,7 @@ from processes import ProcessesFailed, run_processes
 import jaxvars as jv
 from examples import multihost
 from jaxvars import _compat
+from jaxvars.placement.processes import _difference_text, _Kind
 
 # Sums over a batch are taken in another order where it lies on other devices. Seen: 1.9e-7, two units of float32.
 CLOSE = {"rtol": 1e-6, "atol": 0}
@@ -72,12 +73,15 @@ def diverge(folder):
     path = jv.checkpoint.save(variables, f"{folder}/m")
     tell("restore", lambda: jv.checkpoint.restore(path, other))
     tell("nothing", lambda: [jv.checkpoint.restore(path, model.init(1, x)) for _ in range(3)])
+    if jax.process_index() == 0:
+        found["kept"] = len(_compat.distributed_client().key_value_dir_get_bytes("jaxvars/fingerprints/"))
     return found
 
 
 @pytest.mark.slow
 def test_diverging_model_code_is_an_error_in_all_processes(tmp_path):
     told = run_processes(diverge, 3, str(tmp_path), devices=1)
+    assert told[0].pop("kept") == 3  # what was told before is forgotten
     for name in told[0]:
         texts = [process[name] for process in told]
         if isinstance(texts[0], str):
@@ -103,6 +107,25 @@ def test_diverging_model_code_is_an_error_in_all_processes(tmp_path):
         assert rest[-1] == "    jv.placement.check_processes(model.specs(*args))"
     assert "net/bias: trainable True in processes 0-1, False in process 2; collections" in found["trainable"]
     assert "net/moments: collections trainable_variables, variables in processes 0-1, mine, " in found["collections"]
+
+
+def test_many_differences_are_cut_short():
+    kinds = []
+    for number, processes in enumerate([[0, 1, 4], [2], [3]]):
+        names = ["same", *(f"v{i:02}" for i in range(30))]
+        records = {name: ["()", "float32", "True", "variables", "", ""] for name in names}
+        records["v00"][0] = f"({number},)"
+        if number:
+            records = {name: record for name, record in records.items() if name < "v01"}
+        kinds.append(_Kind(processes, records, {"v00": f"net.py:{number}", "v29": "net.py:9"}))
+    lines = _difference_text(kinds, 5).splitlines()
+    assert lines[:2] == [
+        "The processes do not have the same variables: 30 differ, processes 0-1, 4 from process 2 from process 3 and 2 "
+        "more groups (this is process 0).",
+        "    v00: shape (0,) in processes 0-1, 4, (1,) in process 2, (2,) in process 3 (defined at net.py:0) in "
+        "processes 0-1, 4 (defined at net.py:1) in process 2 (defined at net.py:2) in process 3",
+    ]
+    assert lines[20] == "    v19: only in processes 0-1, 4" and lines[21] == "    and 10 more"
 
 
 def come_late():

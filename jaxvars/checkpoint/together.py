@@ -1,7 +1,6 @@
 """What several processes do together with one checkpoint: all of it, or an error in every one of them.
 
-They tell each other through the key-value store that `jax.distributed` keeps: it takes no device, and no wait in it
-is for ever.
+They tell each other by `telling.exchange`, which takes no device and never waits for ever.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from typing import Any
 
 import jax
 
-from jaxvars import _compat
 from jaxvars.buffers import is_concrete
 from jaxvars.errors import FailedPreconditionError, JaxvarsError
+from jaxvars.placement.telling import Absent, exchange, is_alone
 from jaxvars.spec import is_hole
 
 __all__ = ["all_or_none", "is_common", "told_by_all"]
 
 _SECONDS = 1200  # for the slowest disk among many
 _LONGEST_TEXT = 300
-
-_turns = 0  # how often the processes told each other something: the n-th of each is answered by the n-th of the others
 
 
 def told_by_all(said: Any, what: str) -> list[Any]:
@@ -36,22 +33,13 @@ def told_by_all(said: Any, what: str) -> list[Any]:
     Raises:
       FailedPreconditionError: one of them did not come.
     """
-    global _turns
-    client = _compat.distributed_client() if jax.process_count() > 1 else None
-    if client is None:
+    if is_alone():
         return [said]
-    place = f"jaxvars/together/{_turns}"
-    before = f"jaxvars/together/{_turns - 1}"
-    _turns += 1
-    client.key_value_set(f"{place}/{jax.process_index()}", json.dumps(said))
     try:
-        client.wait_at_barrier(f"{place}/told", _SECONDS * 1000)
-    except jax.errors.JaxRuntimeError as error:
-        raise FailedPreconditionError(f"{what}: another process has ended, or did not come. See its error.") from error
-    if jax.process_index() == 0:
-        client.key_value_delete(before)  # all have read it, else they would not be here
-    told = {int(key.rsplit("/", 1)[1]): text for key, text in client.key_value_dir_get(f"{place}/")}
-    return [json.loads(told[process]) for process in sorted(told)]
+        told = exchange("checkpoints", json.dumps(said).encode(), _SECONDS)
+    except Absent as absent:
+        raise FailedPreconditionError(f"{what}: another process has ended, or did not come. See its error.") from absent
+    return [json.loads(text) for text in told.values()]
 
 
 def is_common(leaves: Iterable[Any]) -> bool:

@@ -1,28 +1,25 @@
 """`check_processes`: do all processes have the same variables? Asked before anything that they must do together.
 
 Processes that run different text end up waiting in different collectives, for ever and without a word. So each tells
-the others a fingerprint of its variables, through the key-value store that `jax.distributed` keeps beside the
-collectives of the devices: it needs no computation, works while JAX traces, and a wait in it has an end.
+the others a fingerprint of its variables, and where they differ, what they are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import itertools
 import json
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from jaxvars import _compat
 from jaxvars.buffers import is_concrete
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars.placement.telling import Absent, exchange, is_alone
 from jaxvars.spec import is_hole, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
 
@@ -34,10 +31,7 @@ _MOST_KINDS = 4  # of differing fingerprints whose variables are compared
 
 _LONGER = "jv.placement.check_processes(model.specs(*args), timeout=3600)"
 
-_lock = threading.Lock()
-# The n-th call of each process is compared with the n-th of the others. A call for variables that were compared before
-# is none to leave out: the others may have come with different ones.
-_calls = itertools.count()
+_lock = threading.Lock()  # the two exchanges of a comparison belong together
 
 _Records = dict[str, list[str]]
 
@@ -76,43 +70,31 @@ def check_processes(specs: Variables, *, timeout: float = 300.0) -> None:
         raise InvalidTypeError(
             f"check_processes takes jv.Variables, got {type(specs).__name__}. Write: check_processes(model.specs(x))"
         )
-    client = _compat.distributed_client() if jax.process_count() > 1 else None
-    if client is None:
+    if is_alone():
         return
+    # Variables that were compared before are compared again: the others may have come with different ones.
     records = _records(specs)
-    fingerprint = hashlib.blake2b(json.dumps(records).encode(), digest_size=16).hexdigest()
+    fingerprint = hashlib.blake2b(json.dumps(records).encode(), digest_size=16).digest()
     with _lock:
-        _compare(client, fingerprint, records, specs, timeout)
+        try:
+            _compare(fingerprint, records, specs, timeout)
+        except Absent as absent:
+            raise FailedPreconditionError(_absent_text(absent.processes, timeout)) from absent
 
 
-def _compare(client: Any, fingerprint: str, records: _Records, specs: Variables, timeout: float) -> None:
-    place = f"jaxvars/processes/{next(_calls)}"
-    own = jax.process_index()
-    client.key_value_set(f"{place}/fingerprint/{own}", fingerprint)
-    try:
-        client.wait_at_barrier(f"{place}/told", int(timeout * 1000))
-    except jax.errors.JaxRuntimeError as error:
-        raise FailedPreconditionError(_absent_text(client, place, timeout)) from error
-    groups: dict[str, list[int]] = {}
-    for process, said in sorted(_told(client, place).items()):
+def _compare(fingerprint: bytes, records: _Records, specs: Variables, timeout: float) -> None:
+    groups: dict[bytes, list[int]] = {}
+    for process, said in exchange("fingerprints", fingerprint, timeout).items():
         groups.setdefault(said, []).append(process)
     if len(groups) == 1:
         return
-    if groups[fingerprint][0] == own:  # one of each group tells what it has
-        told = json.dumps([records, dict(zip(specs._layout.keys, specs._layout.defined_at, strict=True))])
-        client.key_value_set_bytes(f"{place}/variables/{fingerprint}", zlib.compress(told.encode()))
     # The largest group first: what most processes have is probably what was meant.
-    order = sorted(groups, key=lambda said: (-len(groups[said]), groups[said]))[:_MOST_KINDS]
-    kinds: list[_Kind] = []
-    for said in order:
-        found = client.blocking_key_value_get_bytes(f"{place}/variables/{said}", int(timeout * 1000))
-        kinds.append(_Kind(groups[said], *json.loads(zlib.decompress(found))))
+    listed = sorted(groups.values(), key=lambda group: (-len(group), group))[:_MOST_KINDS]
+    speaks = jax.process_index() in [group[0] for group in listed]
+    own = json.dumps([records, dict(zip(specs._layout.keys, specs._layout.defined_at, strict=True))])
+    told = exchange("variables", zlib.compress(own.encode()) if speaks else b"", timeout)
+    kinds = [_Kind(group, *json.loads(zlib.decompress(told[group[0]]))) for group in listed]
     raise InvalidArgumentError(_difference_text(kinds, len(groups)))
-
-
-def _told(client: Any, place: str) -> dict[int, str]:
-    """Process -> fingerprint, of those that came."""
-    return {int(key.rsplit("/", 1)[1]): said for key, said in client.key_value_dir_get(f"{place}/fingerprint/")}
 
 
 # -- what is compared ----------------------------------------------------------------------------------------------
@@ -122,9 +104,7 @@ def _records(specs: Variables) -> _Records:
     """Name -> what must be the same in all processes, as text: see `_FIELDS`."""
     layout = specs._layout
     shardings: dict[Any, str] = {}
-    rows = zip(
-        layout.keys, specs._leaves, layout.trainable, layout.collections, layout.placement, strict=True
-    )  # fmt: skip
+    rows = zip(layout.keys, specs._leaves, layout.trainable, layout.collections, layout.placement, strict=True)
     return {
         key: [
             str(leaf_shape(leaf)),
@@ -209,11 +189,7 @@ def _site(name: str, kind: _Kind) -> str:
     return f" (defined at {site})" if (site := kind.sites.get(name)) else ""
 
 
-def _absent_text(client: Any, place: str, timeout: float) -> str:
-    here: Iterable[int] = ()
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0, which keeps what was told, may have died
-        here = _told(client, place)
-    absent = [process for process in range(jax.process_count()) if process not in here]
+def _absent_text(absent: Sequence[int], timeout: float) -> str:
     own = jax.process_index()
     if absent:
         text = (
