@@ -18,6 +18,8 @@ from jaxvars.fitting import axes_of, fit, restricted
 if TYPE_CHECKING:
     from jaxvars.state import State
 
+_HOST = "pinned_host"
+
 __all__ = ["kept", "kept_values", "spread"]
 
 
@@ -40,20 +42,25 @@ def kept(note: Any, old: Any, new: Any) -> Any:
     if not isinstance(note, PartitionSpec) or isinstance(old, jax.ShapeDtypeStruct) or old.shape != new.shape:
         return new
     if isinstance(old, Tracer):
-        return _constrained(note, jax.typeof(old).sharding, new)
+        known = jax.typeof(old)
+        kind = _HOST if known.memory_space == jax.memory.Space.Host else None
+        if not known.sharding.mesh.empty and jax.typeof(new).sharding.mesh.empty:
+            # Of nothing on the mesh: then the old value has to say on which devices that is, or jit would drop it.
+            new = jax.lax.optimization_barrier((new, jax.lax.stop_gradient(old)))[0]
+        return _constrained(note, known.sharding, kind, new)
     home = getattr(old, "sharding", None)
     if not isinstance(home, NamedSharding):
         return new
     if isinstance(new, Tracer):
-        return _constrained(home.spec, home, new)
+        return _constrained(home.spec, home, home.memory_kind, new)
     return new if new.sharding.is_equivalent_to(home, new.ndim) else jax.device_put(new, home)
 
 
-def _constrained(note: PartitionSpec, own: NamedSharding, new: Any) -> Any:
+def _constrained(note: PartitionSpec, own: NamedSharding, memory_kind: str | None, new: Any) -> Any:
     mesh = own.mesh
     if mesh.empty or AxisType.Manual in mesh.axis_types or not set(axes_of(note)) <= set(mesh.axis_names):
         return new
-    return spread(new, NamedSharding(mesh, fit(note, new.shape, mesh.shape)[0]))
+    return spread(new, NamedSharding(mesh, fit(note, new.shape, mesh.shape)[0], memory_kind=memory_kind))
 
 
 def spread(value: Any, sharding: NamedSharding) -> Any:
@@ -69,5 +76,6 @@ def spread(value: Any, sharding: NamedSharding) -> Any:
     automatic = [name for name, kind in axes.items() if kind == AxisType.Auto]
     if automatic:
         spec = restricted(sharding.spec, automatic)
-        value = jax.lax.with_sharding_constraint(value, NamedSharding(mesh, spec, memory_kind=sharding.memory_kind))
-    return value
+        value = jax.lax.with_sharding_constraint(value, NamedSharding(mesh, spec))
+    # A constraint alone would leave it in the memory of the devices, and a transfer alone would not spread it.
+    return jax.device_put(value, sharding) if sharding.memory_kind == _HOST else value

@@ -407,6 +407,25 @@ def test_pure_assignments():
             assert function(variables, "w", value)["w"].sharding.spec == P("data")
 
 
+def test_a_value_in_the_memory_of_the_host_stays_there():
+    home = NamedSharding(grid(), P("data"), memory_kind="pinned_host")
+    model = placed(lambda: jv.get_variable("w", [8]).assign(jnp.ones([8])), home)
+    variables = model.init(0)
+    for found in (jax.jit(model.init)(0), jax.jit(model.apply)(variables)[1], model.apply(variables)[1]):
+        assert found["w"].sharding == variables["w"].sharding == home
+
+
+def test_what_nothing_on_the_mesh_is_part_of():
+    """jit drops an argument that nobody uses, and with it the devices of the mesh."""
+    variables = jv.placement.apply(jv.Variables({"w": jnp.ones([8])}), grid(), P("data"))
+    assign = jax.jit(lambda variables, value: jv.assign(variables, "w", value))
+    assert assign(variables, jnp.zeros([8]))["w"].sharding == variables["w"].sharding
+    gradient = jax.jit(jax.grad(lambda value, variables: (assign(variables, value)["w"] ** 2).sum()))
+    np.testing.assert_array_equal(gradient(jnp.arange(8.0), variables), 2 * np.arange(8.0))
+    rows = jax.jit(jax.vmap(assign, in_axes=(None, 0)))(variables, jnp.ones([3, 8]))
+    np.testing.assert_array_equal(rows["w"], np.ones([3, 8]))
+
+
 def test_gradients_of_what_is_assigned():
     """The constraint on an assigned value is linear: gradients go through it."""
     mesh = grid()
@@ -545,7 +564,8 @@ def test_replica_device_setter_over_a_mesh():
 
 def test_summary_says_what_was_left_out():
     mesh = grid()
-    variables = jv.Variables({"b": jnp.ones([8]), "odd": jnp.ones([10, 4]), "w": jnp.ones([8, 4])})
+    shapes = {"b": (8,), "odd": (10, 4), "w": (8, 4)}
+    variables = jv.Variables({name: jnp.ones(shape, jnp.float32) for name, shape in shapes.items()})
     summary = jv.placement.apply(variables, mesh, P("data", "model")).summary()
     assert [(row.sharding, row.left_out) for row in summary.rows] == [
         ("('data',) over data=4, model=2", "('data', 'model') trimmed to rank 1"),
