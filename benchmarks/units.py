@@ -52,10 +52,12 @@ def tables(quick: bool) -> list[Table]:
     """All tables; a quick run has fewer variables and processes."""
     sizes, counts = (SIZES[:2], COUNTS[:2]) if quick else (SIZES, COUNTS)
     together = {pair: _together(units_together.measure, *pair, list(counts)) for pair in TOGETHER[: 2 if quick else 3]}
+    metadata = _metadata(together)
     return [
         _sizes_of_specs(sizes),
         _times_of_specs(1000, 2 if quick else 7),
-        _metadata(together),
+        metadata,
+        _many(metadata, 200 if quick else 2000),
         _waits(together),
         _seconds(1 << 26 if quick else 1 << 28, 2 if quick else 5),
     ]
@@ -177,7 +179,7 @@ def _metadata(together: dict[tuple[int, int], list[Any]]) -> Table:
         INDEX_PIECE: index[2],
         GATHERED: gathered[2],
         GATHERED_PROCESS: max(0.0, round(gathered[3], 2)),
-        TOLD: max(0.0, told[2]),
+        TOLD: max(0.0, round(told[2], 1)),
         TOLD_PIECE: max(0.0, round(told[3], 2)),
     }
     kinds = ", ".join(f"{processes} x {devices}" for processes, devices in together)
@@ -187,6 +189,26 @@ def _metadata(together: dict[tuple[int, int], list[Any]]) -> Table:
         "processes and devices of each; every variable has one piece on each device."
     )
     return Table("metadata of a checkpoint", "bytes", {case: [value] for case, value in samples.items()}, note=note)
+
+
+def _many(metadata: Table, count: int) -> Table:
+    """Whether the lines hold for many more variables, and more pieces, than they were drawn through."""
+    from benchmarks.scale_model import Costs, Scenario  # which reads the names of the cases from here
+
+    processes, devices, nbytes = 2, 4, 8192
+    unit = {case: samples[0] for case, samples in metadata.samples.items()}
+    costs = Costs(unit, Scenario("", count, processes * devices, processes=processes, devices=devices))
+    at = _Points({(processes, devices): _together(units_together.measure, processes, devices, [count], nbytes)})
+    predicted = {
+        "record of jaxvars": (at.files("variables.jaxvars"), costs.record()),
+        "Orbax's names": (at.files("/_METADATA"), costs.names()),
+        "Orbax's shardings": (at.files("/_sharding"), costs.shardings()),
+        "Orbax's array metadata": (at.files("array_metadatas"), costs.array_metadata()),
+        "OCDBT's index": (at.files("/d/", "manifest.ocdbt") - count * nbytes, costs.index()),
+    }
+    samples = {case: [float(found[0]) / said] for case, (found, said) in predicted.items()}
+    title = f"metadata of {count:,} variables in {processes * devices} pieces, over what these slopes predict"
+    return Table(title, "", samples)
 
 
 def _waits(together: dict[tuple[int, int], list[Any]]) -> Table:
