@@ -177,6 +177,8 @@ def run(strategy, steps, folder, killed=None, kill_after=0):
     latest = jv.train.latest_checkpoint(folder)
     start = digest(jv.train.Saver().restore(spread_specs(strategy), latest)) if latest else None
     variables = multihost.train(strategy, steps, folder, SAVE_EVERY, report)
+    for name, hole in spread_specs(strategy).items():  # training leaves them where they were
+        assert variables[name].sharding.is_equivalent_to(hole.sharding, hole.ndim), name
     own = sum(shard.data.nbytes for value in variables.values() for shard in value.addressable_shards)
     return {"losses": losses, "digests": digests, "start": start, "bytes": own, "all bytes": variables.nbytes}
 

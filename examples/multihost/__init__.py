@@ -74,10 +74,9 @@ def train(
       The variables.
     """
     mesh = jv.placement.mesh(data=-1)  # all devices of all processes
-    placement = STRATEGIES[strategy]
     images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 1), np.float32)
     specs = jv.train.create_global_step(optimizer.init(model.specs(images, training=True)))
-    specs = jv.placement.apply(specs, mesh, placement)
+    specs = jv.placement.apply(specs, mesh, STRATEGIES[strategy])
     jv.placement.check_processes(specs)
 
     saver = jv.train.Saver()
@@ -87,8 +86,7 @@ def train(
     @jax.jit
     def update(variables: jv.Variables, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jv.Variables]:
         (value, variables), gradients = jv.value_and_grad(loss, has_aux=True)(variables, images, labels)
-        variables = optimizer.apply_gradients(gradients, variables, global_step="global_step")
-        return value, jv.placement.apply(variables, mesh, placement)  # XLA shall leave them where they were
+        return value, optimizer.apply_gradients(gradients, variables, global_step="global_step")
 
     for step in range(jv.train.global_step(variables), steps):
         batch = examples_of(step, jax.process_index(), jax.process_count())
