@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 __all__ = ["UPDATES", "count_up_to"]
 
@@ -33,6 +34,14 @@ def count_up_to(current: Array, limit: Array) -> Array:
     return jnp.where(current < limit, current + jnp.ones_like(current), current)
 
 
+def _in_place(current: Array, dimensions: slice = slice(None)) -> dict[str, Any]:
+    """What keeps a result spread as the old value is, where mesh axes are Explicit and JAX must be told."""
+    sharding = jax.typeof(current).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return {}
+    return {"out_sharding": sharding.update(spec=PartitionSpec(*sharding.spec[dimensions]))}
+
+
 # Kernels: scatter along the first axis, indices of shape (m,) within [0, n] where n means: drop this row.
 
 
@@ -42,23 +51,23 @@ def _rows_update(current: Array, rows: Array, updates: Array) -> Array:
     order = jnp.arange(rows.shape[0], dtype=jnp.int32)
     last = jnp.full((count,), -1, jnp.int32).at[rows].max(order, mode="drop")
     wins = last.at[rows].get(mode="fill", fill_value=-1) == order
-    return current.at[jnp.where(wins, rows, count)].set(updates, mode="drop")
+    return current.at[jnp.where(wins, rows, count)].set(updates, mode="drop", **_in_place(current))
 
 
 def _rows_add(current: Array, rows: Array, updates: Array) -> Array:
-    return current.at[rows].add(updates, mode="drop")
+    return current.at[rows].add(updates, mode="drop", **_in_place(current))
 
 
 def _rows_sub(current: Array, rows: Array, updates: Array) -> Array:
-    return current.at[rows].subtract(updates, mode="drop")
+    return current.at[rows].subtract(updates, mode="drop", **_in_place(current))
 
 
 def _rows_min(current: Array, rows: Array, updates: Array) -> Array:
-    return current.at[rows].min(updates, mode="drop")
+    return current.at[rows].min(updates, mode="drop", **_in_place(current))
 
 
 def _rows_max(current: Array, rows: Array, updates: Array) -> Array:
-    return current.at[rows].max(updates, mode="drop")
+    return current.at[rows].max(updates, mode="drop", **_in_place(current))
 
 
 def _one_by_one(operation: Callable[[Array, Array], Array]) -> Kernel:
@@ -71,8 +80,8 @@ def _one_by_one(operation: Callable[[Array, Array], Array]) -> Kernel:
     def kernel(current: Array, rows: Array, updates: Array) -> Array:
         def step(value: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
             row, update = item
-            old = value.at[row].get(mode="fill", fill_value=1)
-            return value.at[row].set(operation(old, update), mode="drop"), None
+            old = value.at[row].get(mode="fill", fill_value=1, **_in_place(value, slice(1, None)))
+            return value.at[row].set(operation(old, update), mode="drop", **_in_place(value)), None
 
         return lax.scan(step, current, (rows, updates))[0]
 

@@ -23,6 +23,7 @@ RUN = [
     "docs/checkpoints.md",
     "docs/devices.md",
     "docs/meshes.md",
+    "docs/explicit-axes.md",
     "docs/exported-models.md",
     "docs/migration.md",
     "docs/packing.md",

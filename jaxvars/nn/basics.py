@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
+from jaxvars.nn._explicit import spread_as
 from jaxvars.store import next_rng_key
 
 __all__ = ["bias_add", "crelu", "dropout", "l2_loss", "leaky_relu", "relu_layer", "xw_plus_b", "zero_fraction"]
@@ -210,7 +211,7 @@ def dropout(
     if seed is not None:
         key = jax.random.fold_in(key, seed)
     keep = 1.0 - jnp.asarray(part, jnp.promote_types(array.dtype, jnp.float32))
-    mask = jax.random.bernoulli(key, keep, shape)
+    mask = jax.random.bernoulli(key, keep, shape, out_sharding=spread_as(array, shape))
     return jnp.where(mask, array / keep.astype(array.dtype), jnp.zeros_like(array))
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxvars.errors import InvalidArgumentError
+from jaxvars.nn._explicit import spread_convolved
+from jaxvars.nn._grouped import convolve_by_places, is_over_several_axes
 from jaxvars.nn._windows import (
     Padding,
     batched,
@@ -353,6 +355,8 @@ def _convolve(op: str, value: Any, filters: Any, strides: Any, padding: Any, lay
     pads = spatial_padding(padding, layout)
     reach = [(size - 1) * rate + 1 for size, rate in zip(kernel.shape, rates, strict=False)]
     check_fits(op, pads, [x.shape[i] for i in spatial_axes(layout)], reach, layout)
+    if channels != expected and is_over_several_axes(x, kernel):
+        return convolve_by_places(x, kernel, steps, rates, pads, layout)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -361,4 +365,5 @@ def _convolve(op: str, value: Any, filters: Any, strides: Any, padding: Any, lay
         rhs_dilation=rates,
         dimension_numbers=(layout, _KERNELS[dims], layout),
         feature_group_count=channels // expected,
+        out_sharding=spread_convolved(x, kernel, layout, -1),
     )

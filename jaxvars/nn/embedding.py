@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
+from jaxvars.nn._explicit import spread_over
 
 __all__ = ["embedding_lookup", "embedding_lookup_sparse"]
 
@@ -68,12 +69,20 @@ def embedding_lookup(
         table = jnp.concatenate(tables)
         position = _positions(numbers, [len(part) for part in tables], partition_strategy)
     position = jnp.where(position < 0, len(table), position)  # else JAX counts from the end
-    rows = jnp.take(table, position, axis=0, mode="fill")
+    rows = _taken(table, position)
     if max_norm is not None:
         axes = tuple(range(numbers.ndim, rows.ndim))
         length = jnp.sqrt(jnp.sum(jnp.square(rows), axis=axes, keepdims=True))
         rows = rows * max_norm / jnp.maximum(length, max_norm)
     return rows
+
+
+def _taken(table: jax.Array, position: jax.Array) -> jax.Array:
+    """The rows at these places; nan at those that are none."""
+    spread = spread_over((position, range(position.ndim)), (table, range(1, table.ndim)))
+    if spread is None:
+        return jnp.take(table, position, axis=0, mode="fill")
+    return table.at[position].get(mode="fill", out_sharding=spread)
 
 
 def embedding_lookup_sparse(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvars.errors import InvalidArgumentError
+from jaxvars.nn._explicit import spread_convolved
 from jaxvars.nn._windows import (
     Padding,
     batched,
@@ -221,6 +222,7 @@ def _transpose(
         lhs_dilation=steps,
         rhs_dilation=rates,
         dimension_numbers=(layout, _KERNELS[dims], layout),
+        out_sharding=spread_convolved(x, kernel, layout, -2),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvars._keys import name_hash
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError
+from jaxvars.nn._explicit import spread_as
 from jaxvars.nn.rnn_cell.base import dims
 from jaxvars.nn.rnn_cell.lstm import LSTMStateTuple
 from jaxvars.nn.rnn_cell.wrappers import CellWrapper
@@ -139,7 +140,9 @@ class DropoutWrapper(CellWrapper):
             )
         keep = jnp.asarray(keep, x.dtype)
         if self._noise is None:
-            mask = jax.random.bernoulli(self._salted(key, name, index), keep, x.shape)
+            mask = jax.random.bernoulli(
+                self._salted(key, name, index), keep, x.shape, out_sharding=spread_as(x, x.shape)
+            )
         else:
             mask = self._noise[name][index] < keep
         return jnp.where(mask, x / keep, jnp.zeros_like(x))
