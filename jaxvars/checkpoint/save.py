@@ -12,7 +12,9 @@ from jaxvars.checkpoint.formats.identify import identify_file
 from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.registry import WRITERS, format_to_write
 from jaxvars.checkpoint.formats.tensor_bundle import is_bundle_index
+from jaxvars.checkpoint.gathering import write_gathered
 from jaxvars.checkpoint.paths import STATE_FILE, local_path
+from jaxvars.checkpoint.together import all_or_none, is_common
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, JaxvarsError, some_names
 from jaxvars.placement.processes import check_processes
 from jaxvars.spec import is_hole
@@ -25,7 +27,10 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
     """Write a checkpoint (TF1: `Saver.save` without its list of checkpoints; `jv.train.Saver` keeps that).
 
     Returns when the checkpoint is complete. One that is at `path` is replaced only then: a save that fails or
-    is killed leaves it as it was. With several processes all must call it.
+    is killed leaves it as it was.
+
+    With several processes all must call it, and when one fails, all raise. Into an Orbax checkpoint each writes its own
+    shards. A file of another format is written by process 0, which gets the variables that others hold one at a time.
 
     Args:
       variables: the variables; none may be a hole.
@@ -84,8 +89,13 @@ def write(items: Sequence[Outgoing], path: str, format: str) -> None:
       InvalidArgumentError: something else than a checkpoint of this format is at `path`.
       FailedPreconditionError: the disk refuses.
     """
-    check_place(path, format)
-    WRITERS[format](items, path)
+    common = is_common(item.value for item in items)
+    with all_or_none(f"Cannot save to {path}", common):
+        check_place(path, format)
+    if common and format != "orbax":
+        write_gathered(items, path, WRITERS[format])
+    else:
+        WRITERS[format](items, path)
 
 
 def check_place(path: str, format: str) -> None:

@@ -25,7 +25,8 @@ from jaxvars.checkpoint.formats.orbax_pieces import Piece, checksum_pieces
 from jaxvars.checkpoint.formats.orbax_record import Entry, dtype_name, is_ours, marker
 from jaxvars.checkpoint.formats.outgoing import Outgoing, refuse_strings
 from jaxvars.checkpoint.formats.random_keys import is_key_dtype, stored_form
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, JaxvarsError
+from jaxvars.checkpoint.together import all_or_none
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
 
 __all__ = ["save_orbax"]
 
@@ -72,8 +73,10 @@ def _write(items: Sequence[Outgoing], path: str, new: str) -> None:
     shared = jax.process_count() > 1
     unchanged = " What was there before is unchanged."
     with calling_orbax(FailedPreconditionError, f"Cannot save to {path}", unchanged):
-        _check_place(path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        # Once Orbax is at work its processes wait for each other: what can fail before that is tried before.
+        with all_or_none(f"Cannot save to {path}"):
+            _check_place(path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
         if not shared:
             clean_leftovers(path)
         try:
@@ -89,21 +92,13 @@ def _write(items: Sequence[Outgoing], path: str, new: str) -> None:
 
 def _write_together(items: Sequence[Outgoing], path: str) -> None:
     """Write with all processes; when one fails, the others say so instead of waiting for it."""
-    from jax.experimental import multihost_utils
-
-    failure = None
     new = new_path(path, shared=True)
     try:
-        _write(items, path, new)
-    except JaxvarsError as error:
-        failure = error
-    fine = multihost_utils.process_allgather(np.array(failure is None))
-    if jax.process_index() == 0:
-        shutil.rmtree(new, ignore_errors=True)
-    if failure is not None:
-        raise failure
-    if not np.all(fine):
-        raise FailedPreconditionError(f"Cannot save to {path}: another process failed. See its error.")
+        with all_or_none(f"Cannot save to {path}"):
+            _write(items, path, new)
+    finally:
+        if jax.process_index() == 0:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _is_packed(item: Outgoing) -> bool:
