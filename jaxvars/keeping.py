@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOST = "pinned_host"
 
-__all__ = ["kept", "kept_values", "spread"]
+__all__ = ["kept", "kept_values", "lies", "spread"]
 
 
 def kept_values(variables: State, values: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,13 @@ def kept(note: Any, old: Any, new: Any) -> Any:
         return new
     if isinstance(new, Tracer):
         return _constrained(home.spec, home, home.memory_kind, new)
-    return new if new.sharding.is_equivalent_to(home, new.ndim) else jax.device_put(new, home)
+    return new if lies(new, home) else jax.device_put(new, home)
+
+
+def lies(value: jax.Array, home: NamedSharding) -> bool:
+    """Return whether a value is spread like this, over this very mesh: JAX does not compute with those of two."""
+    own = value.sharding
+    return own == home or (getattr(own, "mesh", None) == home.mesh and own.is_equivalent_to(home, value.ndim))
 
 
 def _constrained(note: PartitionSpec, own: NamedSharding, memory_kind: str | None, new: Any) -> Any:

@@ -409,6 +409,10 @@ def test_pure_assignments():
 
 def test_a_value_in_the_memory_of_the_host_stays_there():
     home = NamedSharding(grid(), P("data"), memory_kind="pinned_host")
+    try:
+        jax.jit(lambda: jnp.zeros([8]), out_shardings=home)()
+    except jax.errors.JaxRuntimeError:
+        pytest.skip("this JAX cannot put results there")
     model = placed(lambda: jv.get_variable("w", [8]).assign(jnp.ones([8])), home)
     variables = model.init(0)
     for found in (jax.jit(model.init)(0), jax.jit(model.apply)(variables)[1], model.apply(variables)[1]):
@@ -488,6 +492,17 @@ def test_apply_leaves_alone_and_goes_to_another_mesh():
     narrow = jv.placement.apply(after, jv.placement.mesh(devices=jax.devices()[:1], one=1))
     assert set(spread(narrow).values()) == {P()}
     assert wanted(narrow)["a/w"] == P("data"), "the wish stays, for the next mesh"
+
+
+def test_a_mesh_of_other_axes_or_other_memory_is_another_place():
+    variables = jv.placement.apply(jv.Variables({"w": jnp.ones([8])}), grid(), P("data"))
+    explicit = jv.placement.apply(variables, grid(axis_types=AxisType.Explicit), P("data"))
+    assert jax.typeof(explicit["w"]).sharding.spec == P("data")
+    named = jv.placement.apply(variables, jv.placement.mesh(rows=4, columns=2), P("rows"))
+    assert named["w"].sharding.spec == P("rows")
+    host = NamedSharding(grid(), P("data"), memory_kind="pinned_host")
+    on_host = variables.replace({"w": jax.device_put(variables["w"], host)})
+    assert jv.placement.apply(on_host, grid(), P("data"))["w"].sharding == variables["w"].sharding
 
 
 def test_apply_to_specs_and_under_jit():

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.fitting import fit
-from jaxvars.keeping import spread
+from jaxvars.keeping import lies, spread
 from jaxvars.placement.mesh_rule import MeshRule, parse_policy
 from jaxvars.placement.owners import owners
 from jaxvars.rules import Match
@@ -128,7 +128,7 @@ def _put(leaf: Any, variables: Variables, position: int, mesh: Any, wanted: Part
     value = variables[variables._layout.keys[position]]
     if isinstance(value, Tracer):
         return spread(value, target)
-    if value.committed and value.sharding.is_equivalent_to(target, value.ndim):
+    if lies(value, target):
         return leaf
     if value.is_fully_addressable and not target.is_fully_addressable:
         # Every process has the whole, of which it gives its own pieces.
