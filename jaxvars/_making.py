@@ -114,7 +114,8 @@ def _is_value(initializer: Any) -> bool:
 
 def _is_made_whole(task: Task) -> bool:
     """Whether a sharded value is made on one device (of each process), then cut."""
-    if getattr(task.initializer, "is_joint", False):
+    # XLA gives the shards of an empty value wrong shapes.
+    if getattr(task.initializer, "is_joint", False) or 0 in task.shape:
         return True
     foreign = not isinstance(task.initializer, Initializer)
     return foreign and math.prod(task.shape) * task.dtype.itemsize <= _WHOLE_BYTES

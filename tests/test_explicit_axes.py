@@ -317,5 +317,5 @@ def test_a_recurrent_network_begins_as_its_batch_is_spread(entered: Mesh) -> Non
     variables = model.init(0, np.asarray(x)).to(NamedSharding(entered, P()))
     with pytest.raises(Exception, match="sharding"):
         jax.jit(model.apply)(variables, x)
-    zeros = jnp.zeros([8, 6], out_sharding=P("data"))
+    zeros = jnp.zeros([8, 6], jnp.float32, out_sharding=P("data"))
     assert jax.jit(model.apply)(variables, x, zeros)[0].shape == (8, 3, 6)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(params=["one device", "mesh"])
 def variables(request: pytest.FixtureRequest) -> jv.Variables:
     """A table on the host, its weights on the device."""
-    made = jv.Variables({"table": jnp.arange(32.0).reshape(8, 4), "w": jnp.ones([4, 2])})
+    made = jv.Variables({"table": jnp.arange(32, dtype=jnp.float32).reshape(8, 4), "w": jnp.ones([4, 2], jnp.float32)})
     if request.param == "one device":
         device = jax.devices()[1]
         host = SingleDeviceSharding(device, memory_kind="pinned_host")
