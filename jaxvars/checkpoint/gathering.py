@@ -79,8 +79,9 @@ def _owners(value: jax.Array) -> dict[Bounds, int]:
     """The different pieces of an array, each with the first process that holds it."""
     owners: dict[Bounds, int] = {}
     for device, index in value.sharding.devices_indices_map(value.shape).items():
+        process: int = device.process_index
         bounds = bounds_of(index, value.shape)
-        owners[bounds] = min(device.process_index, owners.get(bounds, device.process_index))
+        owners[bounds] = min(process, owners.get(bounds, process))
     return owners
 
 
