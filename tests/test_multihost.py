@@ -1,6 +1,8 @@
 """Several processes: the recipe of `examples.multihost`, killed and resumed by others, and diverging model code."""
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 import runpy
@@ -249,8 +251,16 @@ def test_others_go_on_where_a_process_was_killed(tmp_path, alone):
     np.testing.assert_allclose([*two[0]["losses"].values(), *last[0]["losses"].values()], alone[4:], **CLOSE)
 
 
+def program(folder):
+    """What the program prints."""
+    sys.argv = ["multihost", "--steps", "1", "--folder", folder]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_module("examples.multihost", run_name="__main__")
+    return printed.getvalue()
+
+
 @pytest.mark.slow
-def test_the_program_runs_by_itself(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["multihost", "--steps", "1", "--folder", str(tmp_path)])
-    runpy.run_module("examples.multihost", run_name="__main__")
-    assert re.fullmatch(r"step   1 loss \d\.\d{6}\n", capsys.readouterr().out)
+def test_the_program_runs_by_itself(tmp_path):
+    [printed] = run_processes(program, 1, str(tmp_path), devices=1, environment=FAST)
+    assert re.fullmatch(r"step   1 loss \d\.\d{6}\n", printed)
+    assert jv.train.latest_checkpoint(str(tmp_path)) == f"{tmp_path}/model.ckpt-1"
