@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -19,6 +20,7 @@ from jaxvars.checkpoint.restore import restore_from
 from jaxvars.checkpoint.save import prepare
 from jaxvars.checkpoint.save import save as save_checkpoint
 from jaxvars.checkpoint.tf1_api import update_checkpoint_state
+from jaxvars.checkpoint.together import all_or_none, is_common
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, InvalidTypeError, NotFoundError
 from jaxvars.gradients import subset
 from jaxvars.placement.processes import check_processes
@@ -235,9 +237,11 @@ class Saver:
             return into
         part = subset(into, tuple(sorted(chosen)))
         check_processes(part)
-        with without_collecting(), open_saved(save_path) as reader:
-            plan = self._plan(reader, save_path, part, chosen)
-            check_plan(plan)
+        with without_collecting(), contextlib.ExitStack() as opened:
+            with all_or_none(f"Cannot restore {save_path}", is_common(part._leaves)):
+                reader = opened.enter_context(open_saved(save_path))
+                plan = self._plan(reader, save_path, part, chosen)
+                check_plan(plan)
             restored = restore_from(reader, plan, part, None)
         index, leaves = into._layout.index, list(into._leaves)
         for key, leaf in zip(restored, restored._leaves, strict=True):
