@@ -129,6 +129,9 @@ def op(name, *shape, partitions=None):
     return VariableOp(name, "", shape, np.dtype("float32"), None, partitions=partitions)
 
 
+BOTH = jv.placement.fsdp(min_size=0, after=jv.placement.tensor_parallel())
+
+
 @pytest.mark.parametrize(
     ("strategy", "asked", "spec"),
     [
@@ -140,6 +143,11 @@ def op(name, *shape, partitions=None):
         (jv.placement.fsdp(min_size=0), op("w", 6, 7), P(None, "data")),  # neither: the summary says so of the larger
         (jv.placement.fsdp(("data", "model"), 0), op("w", 4, 8), P(None, ("data", "model"))),
         (jv.placement.fsdp(min_size=0), op("s"), P()),
+        (BOTH, op("dense/kernel", 6, 8), P("data", "model")),
+        (BOTH, op("embeddings", 6, 8), P("model", "data")),
+        (BOTH, op("dense/bias", 8), P("model")),  # no dimension is left
+        (BOTH, op("scale", 8), P("data")),
+        (jv.placement.fsdp(after=jv.placement.tensor_parallel()), op("dense/kernel", 6, 8), P(None, "model")),  # small
         (jv.placement.partitioned(), op("w", 8, 6), P()),
         (jv.placement.partitioned(), op("w", 8, 6, partitions=(1, 3)), P(None, "model")),
         (jv.placement.tensor_parallel(), op("conv/kernel", 3, 3, 4, 8), P(None, None, None, "model")),
@@ -178,6 +186,8 @@ def test_strategies_refuse():
         jv.placement.fsdp(3)
     with pytest.raises(InvalidArgumentError, match="min_size is a number of elements"):
         jv.placement.fsdp(min_size=-1)
+    with pytest.raises(InvalidTypeError, match="after is another strategy"):
+        jv.placement.fsdp(after=P("model"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidTypeError, match=r"'column', 'row', a PartitionSpec"):
         jv.placement.tensor_parallel({"w": "columns"})
 

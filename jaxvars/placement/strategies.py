@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from jax.sharding import PartitionSpec
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
-from jaxvars.fitting import axes_of
+from jaxvars.fitting import axes_of, entry_axes
 from jaxvars.rules import RuleSet, parse_values
 
 __all__ = [
@@ -103,23 +103,29 @@ class FullySharded:
 
     axis: Axis
     min_size: int
+    after: Strategy | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
         """See `Strategy`."""
-        return _axis_names(self.axis)
+        return (*(self.after.axes if self.after else ()), *_axis_names(self.axis))
 
     def __call__(self, op: Any, axis_sizes: Mapping[str, int] | None = None) -> PartitionSpec:
         """See `Strategy`: the largest dimension that the axis divides; where it divides none, the largest."""
         shape = tuple(op.shape)
-        if not shape or math.prod(shape) < self.min_size:
-            return PartitionSpec()
-        pieces = math.prod((axis_sizes or {}).get(name, 1) for name in self.axes)
-        dimension = max(range(len(shape)), key=lambda i: (shape[i] % pieces == 0, shape[i]))
-        return _spread_along(dimension, len(shape), self.axis)
+        first = PartitionSpec() if self.after is None else self.after(op, axis_sizes)
+        entries = [*first, *[None] * (len(shape) - len(first))]
+        free = [i for i in range(len(shape)) if not entry_axes(entries[i])]
+        if not free or math.prod(shape) < self.min_size:
+            return first
+        pieces = math.prod((axis_sizes or {}).get(name, 1) for name in _axis_names(self.axis))
+        dimension = max(free, key=lambda i: (shape[i] % pieces == 0, shape[i]))
+        entries[dimension] = self.axis
+        return PartitionSpec(*entries[: max(len(first), dimension + 1)])
 
     def __repr__(self) -> str:
-        return f"fsdp({self.axis!r}, min_size={self.min_size})"
+        after = "" if self.after is None else f", after={self.after!r}"
+        return f"fsdp({self.axis!r}, min_size={self.min_size}{after})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +226,7 @@ def data_parallel(axis: Axis = "data") -> DataParallel:
     return DataParallel(_checked_axis(axis, "data_parallel"))
 
 
-def fsdp(axis: Axis = "data", min_size: int = 1 << 14) -> FullySharded:
+def fsdp(axis: Axis = "data", min_size: int = 1 << 14, *, after: Strategy | None = None) -> FullySharded:
     """Return the strategy of fully sharded data parallelism: each device holds a piece of every large variable.
 
     The batch is spread over the same axis. XLA gathers a variable where it is used and lets go of it after that. What
@@ -230,9 +236,11 @@ def fsdp(axis: Axis = "data", min_size: int = 1 << 14) -> FullySharded:
     Args:
       axis: the mesh axis, or several.
       min_size: variables with fewer elements stay whole: to gather them would cost more than they take.
+      after: another strategy that is asked first, such as `tensor_parallel`; what it leaves whole is then spread too.
 
     Raises:
       InvalidArgumentError: `min_size` is negative.
+      InvalidTypeError: `axis` names no axis, or `after` is no strategy.
 
     Example:
       >>> import jaxvars as jv
@@ -241,10 +249,17 @@ def fsdp(axis: Axis = "data", min_size: int = 1 << 14) -> FullySharded:
       P(None, 'data')
       >>> jv.placement.fsdp(min_size=0)(VariableOp("w", "", (6, 10), "float32", None), {"data": 3})
       P('data',)
+      >>> both = jv.placement.fsdp(min_size=0, after=jv.placement.tensor_parallel())
+      >>> both(VariableOp("dense/kernel", "", (6, 10), "float32", None), {"data": 2, "model": 2})
+      P('data', 'model')
     """
     if min_size < 0:
         raise InvalidArgumentError(f"fsdp: min_size is a number of elements, got {min_size!r}")
-    return FullySharded(_checked_axis(axis, "fsdp"), min_size)
+    if after is not None and not (callable(after) and hasattr(after, "axes")):
+        raise InvalidTypeError(
+            f"fsdp: after is another strategy, such as jv.placement.tensor_parallel(), got {after!r:.60}"
+        )
+    return FullySharded(_checked_axis(axis, "fsdp"), min_size, after)
 
 
 def partitioned(axis: Axis = "model") -> Partitioned:
