@@ -32,6 +32,7 @@ SECTIONS = {
     "init": "benchmarks.init",
     "recurrent": "benchmarks.recurrent",
     "checkpoint": "benchmarks.checkpoint",
+    "processes": "benchmarks.processes",
     "scale": "benchmarks.scale",
     "units": "benchmarks.units",
 }
