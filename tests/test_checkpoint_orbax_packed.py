@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -172,7 +171,4 @@ def test_small_variables_that_are_sharded_land_on_their_sharding(tmp_path, monke
     assert OrbaxSource(path).tensors["z/w"].shape == (8, 4)
     restored = checkpoint.restore(path, variables)
     assert restored["z/w"].sharding == variables["z/w"].sharding
-    target = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=variables["z/w"].sharding)
-    direct = OrbaxSource(path).read_onto({"z/w": target})["z/w"]
-    assert direct.sharding == target.sharding
-    np.testing.assert_array_equal(direct, np.arange(32.0).reshape(8, 4))
+    np.testing.assert_array_equal(restored["z/w"], np.arange(32.0).reshape(8, 4))
