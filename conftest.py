@@ -19,6 +19,20 @@ hypothesis.settings.register_profile("jaxvars", deadline=None)
 hypothesis.settings.load_profile("jaxvars")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs beside pytest's own cache: half of a run is compiling, much of it the same again.
+
+    Each worker has a folder of its own, as JAX would read what another one has written in part. Programs that tests
+    start compile as anybody's do.
+    """
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        folder = config.rootpath / ".pytest_cache" / "programs" / worker
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(autouse=True)
 def _surroundings(request: pytest.FixtureRequest) -> Iterator[None]:
     from jaxvars.frame import open_frame

@@ -189,6 +189,7 @@ def test_orthogonal_signs_are_those_of_tf1() -> None:
     assert np.allclose(q @ triangle, matrix, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_orthogonal_is_uniform_over_rotations() -> None:
     # Every entry of a random orthogonal matrix has mean 0 and variance 1/n.
     many = jax.vmap(lambda key: init.orthogonal()(key, (4, 4)))(jax.random.split(KEY, 4000))

@@ -174,6 +174,7 @@ def test_jax_grad_scan_cond_and_vmap(plain: jv.Variables, packed: jv.Variables) 
     assert jax.tree.structure(gradient) == jax.tree.structure(packed)
 
 
+@pytest.mark.slow
 def test_more_variables_than_are_joined_in_one_step() -> None:
     plain = jv.Variables({f"v{i}": jnp.arange(i % 4 + 1.0) + i for i in range(100)})
     packed = jax.jit(lambda v: v.packed())(plain)
@@ -416,6 +417,7 @@ SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 DTYPES = st.sampled_from(["float32", "bfloat16", "int32", "bool", "uint8", "complex64"])
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     variables=st.dictionaries(

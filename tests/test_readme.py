@@ -110,6 +110,7 @@ def _as_in_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUN[1:])
 def test_documents_run(path: str) -> None:
     _run_document(path)

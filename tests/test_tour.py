@@ -79,6 +79,7 @@ def short_tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield tour("--steps", "6", cwd=tmp_path_factory.mktemp("tour"))
 
 
+@pytest.mark.slow
 def test_the_tour_says_what_it_shows(short_tour: Run) -> None:
     assert short_tour.code == 0
     # On its very first run matplotlib may say that it collects the fonts of this machine.
@@ -93,6 +94,7 @@ def test_the_tour_says_what_it_shows(short_tour: Run) -> None:
     assert "jaxvars-tour/tour.png" in short_tour.out
 
 
+@pytest.mark.slow
 def test_the_restore_plan_is_shown(short_tour: Run) -> None:
     plan = short_tour.out.split("\n2. ")[1].split("\n3. ")[0]
     for new, old in [
@@ -102,17 +104,20 @@ def test_the_restore_plan_is_shown(short_tour: Run) -> None:
         assert any(new in row and old in row for row in plan.splitlines())
 
 
+@pytest.mark.slow
 def test_the_logits_are_tensorflows(short_tour: Run) -> None:
     found = re.search(r"largest difference between 3600 logits: (\S+)", short_tour.out)
     assert found is not None
     assert float(found[1]) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_no_control_characters(short_tour: Run) -> None:
     assert re.findall(r"[^\x20-\x7e\n]", short_tour.out) == []
     assert not any(line.endswith(" ") for line in short_tour.out.splitlines())
 
 
+@pytest.mark.slow
 def test_the_second_process_is_another_one(short_tour: Run) -> None:
     processes = set(re.findall(r"process (\d+)", short_tour.out))
     digests = set(re.findall(r": ([0-9a-f]{16})$", short_tour.out, flags=re.MULTILINE))
@@ -120,6 +125,7 @@ def test_the_second_process_is_another_one(short_tour: Run) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_what_the_tour_leaves(short_tour: Run) -> None:
     folder = short_tour.folder / "jaxvars-tour"
     assert [path.name for path in short_tour.folder.iterdir()] == ["jaxvars-tour"]
@@ -130,6 +136,7 @@ def test_what_the_tour_leaves(short_tour: Run) -> None:
     assert read_notes(folder).steps == 6
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_whole(short_tour: Run) -> None:
     latest = jv.train.latest_checkpoint(str(short_tour.folder / "jaxvars-tour" / "checkpoints"))
     assert latest is not None
@@ -140,6 +147,7 @@ def test_the_checkpoint_is_whole(short_tour: Run) -> None:
     assert int(jv.train.load_variable(latest, "global_step")) == 6
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_the_folder_moved(short_tour: Run, capsys: pytest.CaptureFixture[str]) -> None:
     moved = short_tour.folder / "moved elsewhere"
     (short_tour.folder / "jaxvars-tour").rename(moved)

@@ -1,7 +1,7 @@
 """Convolutions in groups over a mesh of several axes, where XLA's own has a wrong gradient.
 
-There (jax 0.10 to 0.12) XLA multiplies the gradient of the filter by the size of each axis over which nothing is spread:
-data-parallel on a mesh of data and model axes, silently. It also gathers the whole batch on each device
+There (jax 0.10 to 0.12) XLA multiplies the gradient of the filter by the size of each axis over which nothing is
+spread: data-parallel on a mesh of data and model axes, silently. It also gathers the whole batch on each device
 (openxla/xla#47945). As a sum over the filter's places, of products that XLA spreads right, neither happens.
 """
 
