@@ -16,8 +16,10 @@ from benchmarks.results import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-# How `orbax_save` chooses the size of data files, and `shard_reading` how much it loads at once.
+# How `orbax_save` chooses the size of data files, up to how many devices it lets Orbax list, and how much
+# `shard_reading` loads at once.
 TARGET_FILE, MOST_FILES = 1 << 24, 256
+MOST_LISTED_DEVICES = 1 << 20
 AT_ONCE, PARTS = 1 << 24, 8
 
 
@@ -105,7 +107,9 @@ class Costs:
         return self.description() + self.gathered() + self.record()
 
     def shardings(self) -> float:
-        """Bytes of the file in which Orbax writes every variable's devices."""
+        """Bytes of the file in which Orbax writes every variable's devices, where it does."""
+        if self._of.variables * self.all_devices > MOST_LISTED_DEVICES:
+            return 0
         return self._of.variables * (self._unit[u.SHARDING] + self.all_devices * self._unit[u.SHARDING_DEVICE])
 
     def names(self) -> float:

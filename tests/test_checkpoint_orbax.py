@@ -12,7 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxvars as jv
 from jaxvars import checkpoint
+from jaxvars.checkpoint.formats import orbax_save
 from jaxvars.checkpoint.formats.orbax import OrbaxSource
+from jaxvars.checkpoint.formats.orbax_packing import LARGEST_PACKED
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.spec import Hole
 
@@ -32,10 +34,18 @@ def test_variables_come_back_whole(tmp_path):
         assert reader.tensors["rng"].type_name == "key<fry>"
 
 
-def test_plain_orbax_reads_the_arrays(tmp_path):
+@pytest.mark.parametrize("listed", [True, False])
+def test_plain_orbax_reads_the_arrays(tmp_path, monkeypatch, listed):
+    """Also where the devices of all arrays together are too many to be listed."""
     from orbax.checkpoint import v1 as ocp
 
-    path = checkpoint.save(state(), tmp_path / "m")
+    spread = NamedSharding(mesh(), P("x"))
+    variables = state().to({"z/w": spread})
+    devices = sum(len(value.devices()) for value in variables.values() if value.nbytes > LARGEST_PACKED)
+    monkeypatch.setattr(orbax_save, "_MOST_LISTED_DEVICES", devices if listed else devices - 1)
+    path = checkpoint.save(variables, tmp_path / "m")
+    assert os.path.exists(os.path.join(path, "state", "_sharding")) == listed
+    assert_same(checkpoint.restore(path, variables), variables)
     target = jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=NamedSharding(mesh(), P(None, "x")))
     context = ocp.Context()
     context.pytree.loading.partial_load = True

@@ -34,6 +34,10 @@ __all__ = ["save_orbax"]
 _DATA_FILE_BYTES = 1 << 24
 _MOST_DATA_FILES = 256
 
+# Of each array Orbax lists the devices, for those who load it and do not say where to: 16 bytes for a device. We always
+# say, but each process reads the list all the same, so a list that would take longer than the values is left out.
+_MOST_LISTED_DEVICES = 1 << 20
+
 _Checksums: TypeAlias = tuple[int | None, tuple[Piece, ...]]  # of the whole, or of its pieces
 
 
@@ -121,6 +125,7 @@ def _write_arrays(items: Sequence[Outgoing], new: str) -> dict[str, _Checksums]:
     saving.use_compression = False  # float noise shrinks by 7 % and takes twice the time
     nbytes = sum(value.nbytes for value in values.values())
     saving.ocdbt_target_data_file_size = max(_DATA_FILE_BYTES, nbytes // _MOST_DATA_FILES)
+    saving.enable_write_sharding_file = sum(map(_devices, values.values())) <= _MOST_LISTED_DEVICES
     context.memory.deepcopy_host_arrays = False  # nothing changes them before this returns
     # Orbax refuses an empty tree.
     tree = values or {"": np.zeros(1, np.uint8)}
@@ -137,6 +142,10 @@ def _leaf(item: Outgoing) -> Any:
     if is_concrete(value) and len(value.sharding.device_set) > 1 and not value.is_fully_replicated:
         return jax.random.key_data(value) if is_key_dtype(value.dtype) else value
     return _host_array(item)
+
+
+def _devices(value: Any) -> int:
+    return len(value.sharding.device_set) if is_concrete(value) else 0
 
 
 def _host_array(item: Outgoing) -> npt.NDArray[Any]:
