@@ -97,7 +97,7 @@ def accepted(mesh: Any, spec: PartitionSpec, shape: tuple[int, ...]) -> bool:
 # -- initialization
 
 
-@depth(4, 25)
+@depth(4, 12)
 def test_initial_values(examples: int) -> None:
     def check(where: Any) -> None:
         made = jv.variables_initializer(holes(where), 0)
@@ -107,7 +107,7 @@ def test_initial_values(examples: int) -> None:
     prove(examples, check, places())
 
 
-@depth(2, 10)
+@depth(2, 6)
 def test_initial_values_under_jit(examples: int) -> None:
     def check(where: Any, sharded_by: str) -> None:
         if sharded_by == "holes":
@@ -150,7 +150,7 @@ def placed_by(said: list[tuple[str, Any]], mesh: Any, name: str) -> NamedShardin
     return NamedSharding(mesh, fit(policy, POOL[name][0], mesh.shape)[0])
 
 
-@depth(3, 15)
+@depth(3, 8)
 def test_rules_and_strategies(examples: int) -> None:
     names = [name for name in POOL if name != "b/keys"]  # which `get_variable` does not make
 
@@ -208,7 +208,7 @@ def brought(value: Any, origin: str, home: NamedSharding) -> Any:
             return jax.device_put(value, NamedSharding(home.mesh, PartitionSpec()))
 
 
-@depth(12, 80)
+@depth(12, 40)
 def test_assignments(examples: int) -> None:
     def check(case: Any) -> None:
         name, home, op, origin, donate = case
@@ -226,7 +226,7 @@ def test_assignments(examples: int) -> None:
     prove(examples, check, assignments())
 
 
-@depth(6, 40)
+@depth(6, 20)
 def test_scatters(examples: int) -> None:
     names = [name for name in NUMBERS if POOL[name][0] and POOL[name][0][0]]
     operations = ["update", "add", "sub", "mul", "div", "min", "max", "nd_update", "nd_add", "nd_sub"]
@@ -266,7 +266,7 @@ def elementwise(names: Any) -> Callable[..., Any]:
     return net
 
 
-@depth(3, 20)
+@depth(3, 10)
 def test_apply(examples: int) -> None:
     def check(where: Any, how: str) -> None:
         model = jv.transform(elementwise(where))
@@ -283,7 +283,7 @@ def test_apply(examples: int) -> None:
     prove(examples, check, places(NUMBERS), st.sampled_from(["jit", "eager", "donated"]))
 
 
-@depth(2, 10)
+@depth(2, 6)
 def test_gradients(examples: int) -> None:
     def loss(variables: jv.Variables) -> jax.Array:
         squares = [jnp.sum(jnp.sin(value) * value) for value in variables.values()]
@@ -330,7 +330,7 @@ def with_slots(where: Any, state: jv.Variables) -> dict[str, Any]:
     }
 
 
-@depth(2, 12)
+@depth(2, 6)
 def test_optimizers(examples: int) -> None:
     def check(where: Any, kind: str, jitted: bool) -> None:
         optimizer = OPTIMIZERS[kind]()
@@ -350,7 +350,7 @@ def test_optimizers(examples: int) -> None:
     prove(examples, check, places(FLOATS, most=2), st.sampled_from(sorted(OPTIMIZERS)), st.booleans())
 
 
-@depth(3, 20)
+@depth(3, 10)
 def test_moving_averages(examples: int) -> None:
     def check(where: Any, jitted: bool) -> None:
         ema = jv.train.ExponentialMovingAverage(0.5)
@@ -404,7 +404,7 @@ def last_number(variables: jv.Variables) -> str | None:
     return next((key for key, spec in variables.variable_specs.items() if spec.dtype == "int32"), None)
 
 
-@depth(8, 40)
+@depth(8, 20)
 def test_edits_in_any_order(examples: int) -> None:
     def check(where: Any, edits: list[str]) -> None:
         one, spread = plain(where), plain(where).to(where)
@@ -424,7 +424,7 @@ def home_after(name: str, where: Any) -> Any:
 # -- checkpoints
 
 
-@depth(4, 24)
+@depth(4, 12)
 def test_restored_into_any_other_layout(examples: int) -> None:
     formats = ["orbax", "tf", "safetensors", "npz"]
 
