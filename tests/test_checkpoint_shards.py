@@ -9,6 +9,7 @@ import pytest
 from checkpoint_states import mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from placements import skip_without_results_on_the_host
 
 import jaxvars as jv
 from jaxvars import checkpoint
@@ -179,6 +180,8 @@ def test_host_memory(tmp_path, format):
 
 
 def test_initial_values_in_host_memory():
+    skip_without_results_on_the_host()
+
     def net():
         with jv.device(NamedSharding(mesh(), P("x"), memory_kind="pinned_host")):
             table = jv.get_variable("table", [16, 8], initializer=jv.random_normal_initializer())

@@ -243,6 +243,8 @@ def averaged(variables: jv.Variables) -> jv.Variables:
 )
 @pytest.mark.parametrize("name", WORK)
 def test_state(name: str, inside: bool, mesh: Mesh) -> None:
+    if name in ("scatter_sub", "scatter_min", "scatter_max") and jax.__version_info__ < (0, 10, 1):
+        pytest.skip("there JAX does not ask how these results are spread")
     one, spread = state(mesh)
     with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
         found = WORK[name](spread)

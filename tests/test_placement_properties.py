@@ -116,7 +116,7 @@ def test_initial_values_under_jit(examples: int) -> None:
             out = jax.tree.map(lambda hole: hole.sharding, holes(where))
             make = jax.jit(lambda key: jv.variables_initializer(holes(dict.fromkeys(where)), key), out_shardings=out)
             made = make(0)
-        assert_same(made, plain(where))
+        assert_same(made, plain(where), rounded=["a/function"])  # not ours: inside of a program XLA rounds as it likes
         assert_placed(made, where)
 
     prove(examples, check, places(), st.sampled_from(["holes", "caller"]))
