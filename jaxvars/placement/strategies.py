@@ -79,8 +79,8 @@ class Replicated:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataParallel:
-    """See `data_parallel`."""
+class _OverAxis:
+    """What a strategy over one axis, or several taken as one, has in common with others."""
 
     axis: Axis
 
@@ -88,6 +88,11 @@ class DataParallel:
     def axes(self) -> tuple[str, ...]:
         """See `Strategy`."""
         return _axis_names(self.axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataParallel(_OverAxis):
+    """See `data_parallel`."""
 
     def __call__(self, op: Any, axis_sizes: Mapping[str, int] | None = None) -> PartitionSpec:
         """See `Strategy`."""
@@ -129,15 +134,8 @@ class FullySharded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Partitioned:
+class Partitioned(_OverAxis):
     """See `partitioned`."""
-
-    axis: Axis
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """See `Strategy`."""
-        return _axis_names(self.axis)
 
     def __call__(self, op: Any, axis_sizes: Mapping[str, int] | None = None) -> PartitionSpec:
         """See `Strategy`: the dimension that the partitioner cuts."""
@@ -186,9 +184,8 @@ class TensorParallel:
         if way == "column":
             return _spread_along(-1, rank, self.axis)
         if way == "row":
-            is_bias = rank == 1 or op.name.endswith(
-                "bias"
-            )  # one for all inputs; of stacked layers it has two dimensions
+            # A bias is one for all inputs; that of stacked layers has two dimensions.
+            is_bias = rank == 1 or op.name.endswith("bias")
             return PartitionSpec() if is_bias else _spread_along(-2, rank, self.axis)
         return way(op, axis_sizes)
 
