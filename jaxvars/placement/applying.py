@@ -117,7 +117,7 @@ def _wanted(variables: Variables, bound: MeshRule, allow_unmatched: bool) -> dic
 
 def _is_of_its_own(match: Match | None, bound: MeshRule, owner: str) -> bool:
     """Whether a slot was matched by a rule that is not its variable's too, as a catch-all is."""
-    return match is not None and bound.rules._try(match.number, owner) is None
+    return match is not None and bound.rules.match_of(match.number, owner) is None
 
 
 def _put(leaf: Any, variables: Variables, position: int, mesh: Any, wanted: PartitionSpec) -> Any:

@@ -116,12 +116,13 @@ class RuleSet:
         for number in self._literals.others:
             if literal is not None and number > literal:
                 break
-            found = self._try(number, name)
+            found = self.match_of(number, name)
             if found is not None:
                 return found
-        return None if literal is None else self._try(literal, name)
+        return None if literal is None else self.match_of(literal, name)
 
-    def _try(self, number: int, name: str) -> Match | None:
+    def match_of(self, number: int, name: str) -> Match | None:
+        """Return what one rule, by its number, says of `name`, None where it does not match."""
         rule = self.rules[number]
         found = self._compiled[number].fullmatch(name)
         if found is None:
@@ -171,7 +172,7 @@ class RuleSet:
         def matches(number: int) -> bool:
             if number in texts:
                 return texts[number] in known or self.rules[number].pattern in known
-            return any(self._try(number, name) for name in names)
+            return any(self.match_of(number, name) for name in names)
 
         return [number for number in numbers if not matches(number)]
 
