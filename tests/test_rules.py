@@ -175,10 +175,10 @@ PATTERNS = [
 def test_patterns_found_by_lookup_match_as_if_tried_in_order(patterns):
     rules = parse_values([(pattern, number) for number, pattern in enumerate(patterns)], op="labels")
     for name in ODD_NAMES:
-        tried = [found for number in range(len(rules)) if (found := rules._try(number, name))]
+        tried = [found for number in range(len(rules)) if (found := rules.match_of(number, name))]
         found = rules.match(name)
         assert (found and found.number) == (tried[0].number if tried else None), name
-    idle = [n for n in range(len(rules)) if not any(rules._try(n, name) for name in ODD_NAMES)]
+    idle = [n for n in range(len(rules)) if not any(rules.match_of(n, name) for name in ODD_NAMES)]
     assert rules._without_name(list(range(len(rules))), ODD_NAMES) == idle
 
 
@@ -187,8 +187,8 @@ def test_a_rule_per_name_is_tried_on_that_name_only(monkeypatch):
     scoped = parse_rules([(f"s{i}/", f"t{i}/") for i in range(300)], op="rename")
     exact = parse_rules({name: f"new/{name}" for name in names}, op="rename")
     tries = []
-    trial = RuleSet._try
-    monkeypatch.setattr(RuleSet, "_try", lambda self, number, name: tries.append(name) or trial(self, number, name))
+    trial = RuleSet.match_of
+    monkeypatch.setattr(RuleSet, "match_of", lambda self, number, name: tries.append(name) or trial(self, number, name))
     for rules in (scoped, exact):
         tries.clear()
         assert len(rename_map(names, rules)) == 300
