@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.datasets import load_digits
+
 from examples.bert import LENGTH, TOKENS, BertConfig, sums
 from examples.resnet import Block
 from parity.live import fresh_graph, tf
 from parity.zoo import bert_tf1, resnet_tf1
-from sklearn.datasets import load_digits
 
 DATA = Path(__file__).resolve().parent.parent / "notebooks" / "data"
 
