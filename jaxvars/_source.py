@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from types import FrameType
+from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _SCOPES = _PACKAGE + "scopes" + os.sep
@@ -44,6 +45,8 @@ def _is_library(filename: str) -> bool:
 def user_site() -> str:
     """Return ``"path/file.py:line"`` of the innermost call that is not library code, "" if none.
 
+    In a notebook it is ``"Cell In[5], line 2"``, as IPython's own tracebacks say.
+
     A custom getter is not where a variable is asked for: what called `get_variable` counts.
 
     Costs a few microseconds: call it where a variable is made or an error is raised, not where one is read.
@@ -53,13 +56,21 @@ def user_site() -> str:
     while frame is not None:
         kind = _kinds[frame.f_code.co_filename]
         if not kind:
-            site = site or f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            site = site or _place(frame.f_code.co_filename, frame.f_lineno)
         elif kind == "getters":
             site = ""  # all user code so far was a getter's
         elif site and kind != "scopes":
             break
         frame = frame.f_back
     return site
+
+
+def _place(filename: str, line: int) -> str:
+    """A line of a file or of a notebook's cell."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    cell = shell.compile.format_code_name(filename) if shell else None
+    return f"{' '.join(cell)}, line {line}" if cell else f"{filename}:{line}"
 
 
 def layer_called() -> str:
