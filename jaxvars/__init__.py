@@ -80,7 +80,7 @@ from jaxvars.variables import (
 )
 
 if TYPE_CHECKING:
-    from jaxvars import checkpoint, layers, losses, metrics, nn, placement, regularizers, rules, train
+    from jaxvars import checkpoint, interop, layers, losses, metrics, nn, placement, regularizers, rules, train
     from jaxvars.gradients import (
         grad,
         value_and_grad,
@@ -155,6 +155,7 @@ _LAZY = {
     "he_normal_initializer": "initializers",
     "he_uniform_initializer": "initializers",
     "identity_initializer": "initializers",
+    "interop": "interop",
     "is_variable_initialized": "initialize",
     "layers": "layers",
     "lecun_normal_initializer": "initializers",
@@ -260,6 +261,7 @@ __all__ = [
     "he_uniform_initializer",
     "identity_initializer",
     "initializers",
+    "interop",
     "is_variable_initialized",
     "layers",
     "lecun_normal_initializer",

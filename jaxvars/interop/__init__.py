@@ -1,0 +1,38 @@
+"""Models, trees and files of other libraries, both ways; each library is imported when it is used.
+
+* A module of theirs inside a scope, its state ours: `linen`, `nnx`, `haiku`, `equinox`.
+* A jaxvars model as a module of theirs: `as_linen`, `as_nnx`, `as_haiku`; with plain functions, `Model.to_pure`.
+* Values alone: `to_tree` and `from_tree` for any pytree; `to_linen`, `from_linen`, `to_nnx`, `from_nnx`, `to_haiku`,
+  `from_haiku`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxvars.interop.trees import from_tree, to_tree
+
+# Name -> the module that has it, imported at the first use (a module is named by itself).
+_LAZY = {
+    "from_tree": "trees",
+    "to_tree": "trees",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'jaxvars.interop' has no attribute {name!r}")
+    module = importlib.import_module(f"jaxvars.interop.{_LAZY[name]}")
+    value = module if name == _LAZY[name] else getattr(module, name)
+    globals()[name] = value  # the next use finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "from_tree",
+    "to_tree",
+]
