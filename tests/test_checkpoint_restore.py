@@ -158,7 +158,18 @@ def test_a_large_plan_is_quick_and_stays_short(tmp_path):
     tensors = {f"old/{i:04d}/w": np.zeros(1, np.float32) for i in range(1500)}
     path = writer.write_bundle(tmp_path / "m", tensors, per_block=100)
     plan = checkpoint.plan(path, specs(**{f"new__{i:04d}__w": ((1,), "float32") for i in range(1500)}))
-    assert len(plan.missing) == 1500 and "... and 1450 more" in str(plan.error())
+    assert len(plan.missing) == 1500 and "... and 1480 more" in str(plan.error())
+
+
+def test_several_missing_names_lead_to_proposed_rules(old):
+    into = specs(net__weights=((5, 5, 1, 2), "float32"), net__bias=((3,), "float32"))
+    advice = f"jv.checkpoint.plan({str(old)!r}, into, suggest=True).suggestion"
+    with pytest.raises(NotFoundError) as caught:
+        checkpoint.restore(old, into)
+    assert advice in str(caught.value)
+    with pytest.raises(NotFoundError) as caught:
+        checkpoint.restore(old, into.select("net/bias"))
+    assert advice not in str(caught.value)
 
 
 # Restores

@@ -17,7 +17,7 @@ __all__ = ["html", "problems", "shown", "size", "table", "totals"]
 _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
 _MOST_UNUSED = 4
-_MOST_PROBLEMS = 50
+_MOST_PROBLEMS = 20
 _MOST_SOURCES = 3
 _LONGEST_RULE = 50
 
@@ -71,6 +71,8 @@ def _advice(plan: RestorePlan, bad: Sequence[PlanRow]) -> Iterator[str]:
         row = first["missing"]
         pair = f'("{row.target}", "{row.suggestions[0] if row.suggestions else "name in the file"}")'
         yield f"Give the names in the file: rules=[{pair}]; or keep what is missing as it is: strict=False."
+        if len(plan.missing) > 1 and plan.suggestion is None:
+            yield f"Let rules be proposed: print(jv.checkpoint.plan({plan.path!r}, into, suggest=True).suggestion)."
     if "shape" in first and not plan.mapped:
         target = first["shape"].target
         scope = target.rsplit("/", 1)[0] + "/" if "/" in target else target
