@@ -12,6 +12,7 @@ from jaxvars.checkpoint.tf1_api import (
     update_checkpoint_state,
 )
 from jaxvars.train.averaging import assign_moving_average, weighted_moving_average
+from jaxvars.train.clipping import clip_by_global_norm, global_norm
 from jaxvars.train.device_setter import GreedyLoadBalancingStrategy, byte_size_load_fn, replica_device_setter
 from jaxvars.train.global_steps import (
     create_global_step,
@@ -32,6 +33,7 @@ from jaxvars.train.schedules import (
     piecewise_constant,
     polynomial_decay,
 )
+from jaxvars.train.step import Step, make_step
 from jaxvars.train.tf1_optimizers import (
     AdadeltaOptimizer,
     AdagradOptimizer,
@@ -66,10 +68,12 @@ __all__ = [
     "ProximalGradientDescentOptimizer",
     "RMSPropOptimizer",
     "Saver",
+    "Step",
     "assign_moving_average",
     "byte_size_load_fn",
     "checkpoint_exists",
     "checkpoints_iterator",
+    "clip_by_global_norm",
     "cosine_decay",
     "create_global_step",
     "exponential_decay",
@@ -78,6 +82,7 @@ __all__ = [
     "get_checkpoint_state",
     "get_global_step",
     "get_or_create_global_step",
+    "global_norm",
     "global_step",
     "import_meta_graph",
     "init_from_checkpoint",
@@ -86,6 +91,7 @@ __all__ = [
     "list_variables",
     "load_checkpoint",
     "load_variable",
+    "make_step",
     "natural_exp_decay",
     "piecewise_constant",
     "polynomial_decay",
