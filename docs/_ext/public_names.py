@@ -1,0 +1,88 @@
+"""The API reference: a group of public names as a table and an entry each, and references as docstrings write them."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import stringify_signature
+
+PACKAGE = "jaxvars"
+
+
+class PublicNames(SphinxDirective):
+    """``.. public-names:: MODULE``, and a name a line: a table of them with their first sentences, then each in full."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        module = importlib.import_module(self.arguments[0])
+        names = [line.strip() for line in self.content if line.strip()]
+        lines = [".. autosummary::", "   :nosignatures:", ""]
+        lines += [f"   {module.__name__}.{name}" for name in names] + [""]
+        for name in names:
+            lines += [*self._entry(module, name), ""]
+        return self.parse_text_to_nodes(StringList(lines, source=self.get_source_info()[0]))
+
+    def _entry(self, module: ModuleType, name: str) -> list[str]:
+        full, value = f"{module.__name__}.{name}", getattr(module, name)
+        home = _home(value)
+        if home not in (None, full):
+            kind = "class" if inspect.isclass(value) else "function"
+            return [f".. py:{kind}:: {full}", "   :no-index-entry:", "", f"   The same as `{home}`."]
+        if inspect.isclass(value):
+            return self._class(full, value)
+        if inspect.isroutine(value):
+            return [f".. autofunction:: {full}"]
+        return [f".. autodata:: {full}", "   :no-value:"]
+
+    def _class(self, full: str, value: type) -> list[str]:
+        if value.__name__ != full.rpartition(".")[2]:  # autodoc would say "alias of" and no more
+            doc = str(GoogleDocstring(inspect.getdoc(value) or "", self.config)).splitlines()
+            signature = stringify_signature(inspect.signature(value), show_return_annotation=False)
+            return [f".. py:class:: {full}{signature}", "", *(f"   {line}" for line in doc)]
+        lines = [f".. autoclass:: {full}", "   :members:", "   :inherited-members: " + _foreign_bases(value)]
+        return lines + ["   :undoc-members:"] * issubclass(value, enum.Enum)
+
+
+def _home(value: Any) -> str | None:
+    """The name in the package itself of what one of its modules offers too, if there is one."""
+    package = importlib.import_module(PACKAGE)
+    return next((f"{PACKAGE}.{name}" for name in package.__all__ if getattr(package, name) is value), None)
+
+
+def _foreign_bases(kind: type) -> str:
+    """The bases whose methods are not described: all that are not ours."""
+    return " ".join(base.__name__ for base in kind.__mro__ if not base.__module__.startswith(f"{PACKAGE}."))
+
+
+def _as_docstrings_write(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.Element
+) -> nodes.Element | None:
+    """Resolve ``jv.transform`` and ``train.Saver``, and leave what is no public name as literal text."""
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.domains.python_domain
+    target = f"{PACKAGE}.{node['reftarget'].removeprefix('jv.').removeprefix(f'{PACKAGE}.')}"
+    found = domain.objects.get(target)
+    if found is None:
+        return None
+    address = app.builder.get_relative_uri(node["refdoc"], found.docname)
+    return nodes.reference("", "", text, internal=True, refuri=f"{address}#{found.node_id}", reftitle=target)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("public-names", PublicNames)
+    app.connect("missing-reference", _as_docstrings_write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
