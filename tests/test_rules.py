@@ -88,6 +88,18 @@ def test_rules_in_the_other_direction_are_printed_turned():
     assert "turned" not in str(caught.value)
 
 
+def test_only_the_rules_that_match_nothing_are_turned():
+    with pytest.raises(NotFoundError) as caught:
+        renamed([("tower/", "conv1/"), ("step", "global_step")])
+    assert str(caught.value).splitlines()[-2:] == [
+        "Those would match turned round. In rename the pattern matches the present name.",
+        'Write: [("conv1/", "tower/"), ("step", "global_step")]',
+    ]
+    with pytest.raises(NotFoundError) as caught:
+        renamed([("tower/", "conv1/"), ("nothing.*", "a"), ("step", "global_step")])
+    assert "turned" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

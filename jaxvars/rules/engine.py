@@ -188,17 +188,20 @@ class RuleSet:
         return "\n".join(lines)
 
     def _turned_lines(self, unmatched: list[int], names: list[str]) -> list[str]:
-        """The hint for a rule set written in the other direction."""
-        if not self.names or len(unmatched) < len(self.rules):
+        """The hint for rules written in the other direction; those that match as they are stay."""
+        if not self.names:
             return []
-        other = [turned(rule.pattern, rule.replacement) for rule in self.rules]
-        rules = [Rule(*pair) for pair in other if pair is not None]
-        if len(rules) < len(other) or not rules:
-            return []
-        back = RuleSet(rules, op=self.op, names=True)
+        rules = list(self.rules)
+        for number in unmatched:
+            pair = turned(rules[number].pattern, rules[number].replacement)
+            if pair is None:
+                return []
+            rules[number] = Rule(*pair)
+        back = RuleSet([rules[number] for number in unmatched], op=self.op, names=True)
         if not any(back.match(name) for name in names):
             return []
-        lines = ["The rules would match turned round." + (f" {self.direction}" if self.direction else "")]
+        subject = "The rules" if len(unmatched) == len(rules) else "Those"
+        lines = [f"{subject} would match turned round." + (f" {self.direction}" if self.direction else "")]
         return [*lines, "Write: [" + ", ".join(map(str, rules)) + "]"]
 
 
