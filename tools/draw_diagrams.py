@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
-from diagrams import FOLDER, THEMES, picture
+from diagrams import FOLDER, THEMES, picture  # noqa: E402
 
 _FENCE = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTIONS = {
@@ -33,10 +33,12 @@ _OPTIONS = {
 _COLOURS = {
     "light": {"primaryColor": "#e8f1fd", "primaryBorderColor": "#0b63c5", "primaryTextColor": "#1c2733",
               "lineColor": "#5b6b7c", "textColor": "#1c2733", "edgeLabelBackground": "#ffffff",
-              "clusterBkg": "#f6f8fa", "clusterBorder": "#b6c2cf", "noteBkgColor": "#fff3dc", "noteTextColor": "#1c2733"},
+              "clusterBkg": "#f6f8fa", "clusterBorder": "#b6c2cf",
+              "noteBkgColor": "#fff3dc", "noteTextColor": "#1c2733"},
     "dark": {"primaryColor": "#16304d", "primaryBorderColor": "#6cb0ff", "primaryTextColor": "#e6edf3",
              "lineColor": "#9fb0c0", "textColor": "#e6edf3", "edgeLabelBackground": "#131416",
-             "clusterBkg": "#1b1f24", "clusterBorder": "#4b5a69", "noteBkgColor": "#4a3a12", "noteTextColor": "#f2e6c9"},
+             "clusterBkg": "#1b1f24", "clusterBorder": "#4b5a69",
+             "noteBkgColor": "#4a3a12", "noteTextColor": "#f2e6c9"},
 }  # fmt: skip
 
 

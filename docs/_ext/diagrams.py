@@ -1,7 +1,7 @@
 """``mermaid`` fences as pictures, one for light pages and one for dark ones: a page needs no script and no network.
 
-The text in the fence is the only source. `tools/draw_diagrams.py` draws it with mermaid itself into docs/diagrams/, under
-a name that is the hash of the text; a fence whose picture is missing is an error.
+The text in the fence is the only source. `tools/draw_diagrams.py` draws it with mermaid itself into docs/diagrams/,
+under a name that is the hash of the text; a fence whose picture is missing is an error.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ def title(source: str) -> str:
 
 
 class Mermaid(SphinxDirective):
+    """A diagram's text, shown as the pictures that were drawn of it."""
+
     has_content = True
 
-    def run(self) -> list[nodes.Node]:
+    def run(self) -> list[nodes.Node]:  # noqa: D102
         source = "\n".join(self.content)
         missing = [theme for theme in THEMES if not picture(source, theme).exists()]
         if missing or not title(source):
@@ -45,6 +47,6 @@ class Mermaid(SphinxDirective):
         ]
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, Any]:  # noqa: D103
     app.add_directive("mermaid", Mermaid)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,12 +21,12 @@ PACKAGE = "jaxvars"
 
 
 class PublicNames(SphinxDirective):
-    """``.. public-names:: MODULE``, and a name a line: a table of them with their first sentences, then each in full."""
+    """``.. public-names:: MODULE``, then a name a line: a table of their first sentences, and each in full."""
 
     required_arguments = 1
     has_content = True
 
-    def run(self) -> list[nodes.Node]:
+    def run(self) -> list[nodes.Node]:  # noqa: D102
         module = importlib.import_module(self.arguments[0])
         names = [line.strip() for line in self.content if line.strip()]
         lines = [".. autosummary::", "   :nosignatures:", ""]
@@ -82,7 +82,7 @@ def _as_docstrings_write(
     return nodes.reference("", "", text, internal=True, refuri=f"{address}#{found.node_id}", reftitle=target)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, Any]:  # noqa: D103
     app.add_directive("public-names", PublicNames)
     app.connect("missing-reference", _as_docstrings_write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """Files of the repository in the site: pages that include one, and links that lead to one.
 
-Pages are written so that they also read well in the repository: their links are relative paths. Before a page is parsed,
-each link to a file becomes a link to the page that shows it, else a link below `repository_url`, else plain text.
+Pages are written so that they also read well in the repository: their links are relative paths. Before a page is
+parsed, each link to a file becomes a link to the page that shows it, else one below `repository_url`, else plain text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]*)\]\((?P<target>[^)\s]+)\)"
 _NO_FILE = re.compile(r"[a-z][a-z0-9+.-]*:|#", re.IGNORECASE)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, Any]:  # noqa: D103
     app.add_config_value("repository_url", "", "env", types=frozenset({str}))
     app.connect("source-read", _read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
