@@ -161,6 +161,20 @@ def test_a_large_plan_is_quick_and_stays_short(tmp_path):
     assert len(plan.missing) == 1500 and "... and 1480 more" in str(plan.error())
 
 
+def test_what_to_write_for_another_shape(old):
+    shapes = {"tower__weights": (4, 3), "tower__biases": (3,), "logits__weights": (2, 5), "logits__biases": (5,)}
+    into = specs(**{name: (shape, "float32") for name, shape in shapes.items()})
+
+    def advice(*scopes):
+        return str(checkpoint.plan(old, jv.Variables({name: into[name] for name in into.select(scopes)})).error())
+
+    grown = advice("tower/")  # the biases fit, so the scope is not left out
+    assert 'rules=[("tower/weights", None)]' in grown
+    assert 'rules=[("tower/weights", "tower/weights", jv.rules.pad(fill="initializer"))]' in grown
+    shrunk = advice("logits/")
+    assert 'rules=[("logits/", None)]' in shrunk and "pad" not in shrunk
+
+
 def test_several_missing_names_lead_to_proposed_rules(old):
     into = specs(net__weights=((5, 5, 1, 2), "float32"), net__bias=((3,), "float32"))
     advice = f"jv.checkpoint.plan({str(old)!r}, into, suggest=True).suggestion"

@@ -443,6 +443,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert contents(str(tmp_path / "b.npz"))["a/biases"].dtype == ml_dtypes.bfloat16
     done = run(capsys, "convert", CHECKPOINT, tmp_path / "c.npz", "--only", "global_step", "--format", "tf")
     assert done.out.startswith("1 variable, 8 B: ") and "\nleft out: digits_net/" in done.out
+    assert done.out.endswith(" and 12 more\n")
 
 
 def test_command_into_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

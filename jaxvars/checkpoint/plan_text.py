@@ -74,11 +74,21 @@ def _advice(plan: RestorePlan, bad: Sequence[PlanRow]) -> Iterator[str]:
         if len(plan.missing) > 1 and plan.suggestion is None:
             yield f"Let rules be proposed: print(jv.checkpoint.plan({plan.path!r}, into, suggest=True).suggestion)."
     if "shape" in first and not plan.mapped:
-        target = first["shape"].target
-        scope = target.rsplit("/", 1)[0] + "/" if "/" in target else target
-        yield f'Leave variables as they are: rules=[("{scope}", None)].'
+        yield from _shape_advice(plan, first["shape"])
     if "dtype" in first:
         yield "Convert between floating dtypes, or between integer dtypes: cast=True."
+
+
+def _shape_advice(plan: RestorePlan, row: PlanRow) -> Iterator[str]:
+    """Yield what to write for a variable of another shape; for its whole scope, if that has nothing but such ones."""
+    scope = row.target[: row.target.rfind("/") + 1]
+    inside = [other for other in plan.rows if other.target.startswith(scope)]
+    left = scope if scope and all(other.kind == "shape" for other in inside) else row.target
+    yield f'Leave variables as they are: rules=[("{left}", None)].'
+    file_shape = row.file_shape or ()
+    grown = len(row.shape) == len(file_shape) and all(n >= m for n, m in zip(row.shape, file_shape, strict=True))
+    if grown and row.transform is None:
+        yield f'Fill up what is new: rules=[("{row.target}", "{row.source}", jv.rules.pad(fill="initializer"))].'
 
 
 def _problem(row: PlanRow, plan: RestorePlan) -> str:

@@ -11,9 +11,11 @@ from jaxvars.checkpoint.rules_file import read_rules
 from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
 from jaxvars.commands.output import OK, emit, emit_json, use_cpu
-from jaxvars.errors import InvalidArgumentError
+from jaxvars.errors import InvalidArgumentError, some_names
 
 __all__ = ["add"]
+
+_MOST_LEFT_OUT = 8  # --json has all
 
 _TEXT = (
     "Writes a checkpoint in another format, or under other names, with nothing lost: 64-bit numbers, strings and "
@@ -80,5 +82,5 @@ def _text(done: Conversion) -> str:
     text += f"{done.source_path} ({done.source_format}) -> {done.path} ({done.format})"
     text += ", verified" if done.verified else ""
     if done.left_out:
-        text += f"\nleft out: {', '.join(done.left_out)}"
+        text += f"\nleft out: {some_names(done.left_out, _MOST_LEFT_OUT)}"
     return "\n".join(map(shown, text.split("\n")))
