@@ -39,7 +39,7 @@ BERT = BertConfig(
     intermediate_size=48,
     max_position_embeddings=LENGTH,
 )
-BERT_STEPS, RESNET_STEPS, NEXT_STEPS = 3000, 400, 5
+BERT_STEPS, RESNET_STEPS, NEXT_STEPS = 10000, 400, 5
 BLOCKS = (Block("block1", 4, 2, 2), Block("block2", 8, 2, 1))
 
 
