@@ -213,7 +213,7 @@ def test_a_missing_package(
     monkeypatch.setitem(sys.modules, module, None)
     error = complaint(capsys, "--output", str(output))
     assert package in error
-    assert "pip install 'jaxvars[tour]'" in error
+    assert 'pip install "jaxvars[tour]"' in error
     assert not output.exists()
 
 

@@ -60,7 +60,7 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     missing = [package for module, package in _NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise UnavailableError(f"{', '.join(missing)} not installed; run: pip install 'jaxvars[tour]'")
+        raise UnavailableError(f'{", ".join(missing)} not installed; run: pip install "jaxvars[tour]"')
     # The network is tiny, and two processes agree on every bit only where both sum in the same order.
     use_cpu()
     from jaxvars.tour import program, steps

@@ -193,8 +193,8 @@ def _implementation() -> str:
 def _check_flatbuffers() -> None:
     if importlib.util.find_spec("flatbuffers") is None:
         raise UnavailableError(
-            "Exported models need the package flatbuffers, with which jax.export writes and reads programs. Run: pip "
-            "install flatbuffers"
+            "Exported models need the package flatbuffers, with which jax.export writes and reads programs. "
+            'Run: pip install "jaxvars[export]"'
         )
 
 
