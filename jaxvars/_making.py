@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
@@ -17,14 +17,28 @@ from jaxvars._arguments import as_dtype, cast_host_value, check_dtype_change, va
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._identity import identity_of
+from jaxvars.initializers._part import MakeAll, Part
 from jaxvars.keeping import spread
 
-__all__ = ["Maker", "Task", "constant_value", "host_memory", "make_now", "make_traced", "own_part", "placed", "put"]
+__all__ = [
+    "Maker",
+    "Task",
+    "constant_value",
+    "host_memory",
+    "make_now",
+    "make_together",
+    "make_traced",
+    "own_part",
+    "placed",
+    "put",
+]
 
 Maker: TypeAlias = Callable[[Any], jax.Array]
 
 # Enough for the distinct shapes of several large models; an executable is a few hundred kilobytes at most.
 _MAX_EXECUTABLES = 1024
+# Of whole modules, whose functions keep the module alive.
+_MAX_PROGRAMS = 64
 # A function that is not ours may round its last bit otherwise when XLA splits it over devices. Up to this size
 # its value is made on one device, and then spread.
 _WHOLE_BYTES = 1 << 24
@@ -221,6 +235,28 @@ def _traced_maker(task: Task) -> Maker:
 @functools.lru_cache(maxsize=_MAX_EXECUTABLES)
 def _kept_traced(kept: _Kept, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Maker:
     return jax.jit(lambda key: _strict(kept.initializer(key, shape, dtype), shape, dtype))
+
+
+def make_together(group: Sequence[Task], key: Any) -> list[jax.Array]:
+    """Make the values of variables that one function makes (`Part`), in one compiled program."""
+    parts = [cast(Part, task.initializer) for task in group]
+    if all(part.made is not None for part in parts):
+        return [part.made for part in parts]
+    wanted = tuple((part.path, task.shape, task.dtype) for part, task in zip(parts, group, strict=True))
+    try:
+        program = _kept_program(parts[0].make, wanted)
+    except TypeError:  # not hashable, such as a module with a list among its fields
+        program = _kept_program.__wrapped__(parts[0].make, wanted)
+    return program(key)
+
+
+@functools.lru_cache(maxsize=_MAX_PROGRAMS)
+def _kept_program(make: MakeAll, wanted: tuple[tuple[str, tuple[int, ...], Any], ...]) -> Callable[[Any], Any]:
+    def values(key: Any) -> list[jax.Array]:
+        made = make(key)
+        return [_strict(made[path], shape, dtype) for path, shape, dtype in wanted]
+
+    return jax.jit(values)
 
 
 def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Array:

@@ -126,7 +126,8 @@ def define(definition: Definition, frame_level: Callable[[], AbstractContextMana
         _refuse_inner(value, definition.name, trace)
         with frame_level():
             return Made(Hole(made.shape, made.dtype), made.initializer(None, made.shape, made.dtype))
-    return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None)
+    home = getattr(made.initializer, "placement", None)
+    return Made(Hole(made.shape, made.dtype, initializer=made.initializer), None, home)
 
 
 @functools.cache
@@ -149,6 +150,8 @@ def plainly_defined(definition: Definition) -> Made | None:
     if initializer is None:
         initializer = _usual_default(dtype)
     if not isinstance(initializer, Initializer) or isinstance(getattr(initializer, "value", None), Tracer):
+        return None
+    if initializer.any_name:
         return None
     shape = tuple(shape)
     try:

@@ -25,8 +25,8 @@ from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype
-from jaxvars._keys import as_key, name_hash
-from jaxvars._making import Maker, Task, constant_value, host_memory, make_now, make_traced, placed, put
+from jaxvars._keys import as_key, name_hash, variable_key
+from jaxvars._making import Maker, Task, constant_value, host_memory, make_now, make_together, make_traced, placed, put
 from jaxvars._runs import Drawn, are_usable, draw_all, drawn_by
 from jaxvars.errors import (
     FailedPreconditionError,
@@ -35,6 +35,7 @@ from jaxvars.errors import (
     JaxvarsError,
 )
 from jaxvars.initializers import Initializer, needs_key
+from jaxvars.initializers._part import Part
 from jaxvars.initializers._threefry import fold_in_all
 
 __all__ = ["fill"]
@@ -73,6 +74,9 @@ def fill(holes: Mapping[str, Any], rng: Any) -> dict[str, jax.Array]:
     stacked = [name for name, hole in holes.items() if hasattr(getattr(hole, "initializer", None), "layers")]
     if stacked:
         return _fill_stacked(holes, stacked, rng)
+    parts = [name for name, hole in holes.items() if isinstance(getattr(hole, "initializer", None), Part)]
+    if parts:
+        return _fill_parts(holes, parts, rng)
     tasks = [_task(name, hole) for name, hole in holes.items()]
     _check(tasks, rng)
     random = [task for task in tasks if needs_key(task.initializer)]
@@ -120,6 +124,24 @@ def _stacked_onto(whole: Any, sharding: jax.sharding.NamedSharding, rng: Any) ->
         for device, host in made.items()
     ]
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays, dtype=dtype)
+
+
+def _fill_parts(holes: Mapping[str, Any], parts: Sequence[str], rng: Any) -> dict[str, jax.Array]:
+    """Fill holes of which some are made together by one function, called once for each scope."""
+    filled = fill({name: hole for name, hole in holes.items() if name not in parts}, rng)
+    tasks = [_task(name, holes[name]) for name in parts]
+    _check(tasks, rng)
+    together: dict[tuple[int, str], list[Task]] = {}
+    for task in tasks:
+        part = cast(Part, task.initializer)
+        together.setdefault((id(part.make), part.scope_of(task.name)), []).append(task)
+    for (_, scope), group in together.items():
+        try:
+            made = make_together(group, variable_key(as_key(rng), scope))
+        except Exception as error:
+            raise _failed(group[0], error) from error
+        filled |= {task.name: placed(value, task.sharding) for task, value in zip(group, made, strict=True)}
+    return {name: filled[name] for name in holes}
 
 
 def _task(name: str, hole: Any) -> Task:
