@@ -10,11 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxvars.interop import hugging_face, optax, orbax
+    from jaxvars.interop._module_layer import module_key
+    from jaxvars.interop.linen_modules import linen
+    from jaxvars.interop.linen_values import from_linen, to_linen
+    from jaxvars.interop.linen_wrapped import as_linen
     from jaxvars.interop.trees import from_tree, to_tree
 
 # Name -> the module that has it, imported at the first use (a module is named by itself).
 _LAZY = {
+    "as_linen": "linen_wrapped",
+    "from_linen": "linen_values",
     "from_tree": "trees",
+    "hugging_face": "hugging_face",
+    "linen": "linen_modules",
+    "module_key": "_module_layer",
+    "optax": "optax",
+    "orbax": "orbax",
+    "to_linen": "linen_values",
     "to_tree": "trees",
 }
 
@@ -33,6 +46,14 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "as_linen",
+    "from_linen",
     "from_tree",
+    "hugging_face",
+    "linen",
+    "module_key",
+    "optax",
+    "orbax",
+    "to_linen",
     "to_tree",
 ]

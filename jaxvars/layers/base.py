@@ -20,7 +20,7 @@ from jaxvars.scopes import GraphKeys, VariableScope, get_variable_scope, name_sc
 from jaxvars.store import get_collection, get_variable
 from jaxvars.variable import Variable
 
-__all__ = ["Function", "Layer", "WeightRules"]
+__all__ = ["Function", "Layer", "WeightRules", "snake_case"]
 
 Function = Callable[[Any], Any]
 
@@ -260,10 +260,8 @@ class Layer:
 
     @property
     def _kind(self) -> str:
-        """The name of the class as TF1 writes names: ``SeparableConv2D`` is ``separable_conv2d``."""
-        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(self).__name__)
-        snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-        return f"private{snake}" if snake.startswith("_") else snake
+        """The name of the class as TF1 writes names."""
+        return snake_case(type(self).__name__)
 
     @property
     def _base_name(self) -> str:
@@ -335,3 +333,10 @@ class Layer:
     def count_params(self) -> int:
         """Return how many numbers the layer's variables hold."""
         return sum(math.prod(variable.shape) for variable in self._handles())
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as TF1 writes names: ``SeparableConv2D`` is ``separable_conv2d``."""
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    return f"private{snake}" if snake.startswith("_") else snake

@@ -1,0 +1,59 @@
+"""The arguments of a call without their values: a key of what is known about calls like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from jaxvars.interop.trees import is_array
+
+__all__ = ["AbstractCall", "is_hashable"]
+
+
+class AbstractCall(NamedTuple):
+    """The arguments of a call, arrays by shape and dtype only; hashable if all else among them is.
+
+    Attributes:
+      structure: of ``(args, kwargs)``.
+      leaves: each beside its type (``1`` and ``True`` are equal): arrays as ShapeDtypeStructs, all else as it is.
+    """
+
+    structure: Any
+    leaves: tuple[tuple[type, Any], ...]
+
+    @classmethod
+    def of(cls, args: Any, kwargs: Any) -> Self:
+        """Return what is known of a call's arguments."""
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        typed = [
+            (jax.Array, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)) if is_array(leaf) else (type(leaf), leaf)
+            for leaf in leaves
+        ]
+        return cls(structure, tuple(typed))
+
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        """(args, kwargs), in which arrays are ShapeDtypeStructs."""
+        return jax.tree.unflatten(self.structure, [leaf for _, leaf in self.leaves])
+
+    def evaluated(self, function: Callable[..., Any]) -> Any:
+        """Return the shapes of ``function(args, kwargs)``; nothing is computed."""
+        arrays = [leaf for kind, leaf in self.leaves if kind is jax.Array]
+
+        def call(arrays: list[Any]) -> Any:
+            remaining = iter(arrays)
+            leaves = [next(remaining) if kind is jax.Array else leaf for kind, leaf in self.leaves]
+            return function(*jax.tree.unflatten(self.structure, leaves))
+
+        return jax.eval_shape(call, arrays)
+
+
+def is_hashable(value: Any) -> bool:
+    """Whether a value has a hash, and all that is in it."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
