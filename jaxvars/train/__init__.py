@@ -20,10 +20,22 @@ from jaxvars.train.global_steps import (
     get_or_create_global_step,
     global_step,
 )
+from jaxvars.train.history import HistoryHook
+from jaxvars.train.hooks import (
+    CheckpointSaverHook,
+    FunctionHook,
+    LoggingHook,
+    NanLossDuringTrainingError,
+    NanTensorHook,
+    StepCounterHook,
+    StopAtStepHook,
+)
 from jaxvars.train.imported import MetaGraph
+from jaxvars.train.loop import run
 from jaxvars.train.meta_graph import export_meta_graph, import_meta_graph
 from jaxvars.train.moving_averages import ExponentialMovingAverage
 from jaxvars.train.optimizer import Optimizer
+from jaxvars.train.run_context import Hook, RunContext
 from jaxvars.train.saver import Saver
 from jaxvars.train.schedules import (
     cosine_decay,
@@ -56,19 +68,29 @@ __all__ = [
     "AdagradDAOptimizer",
     "AdagradOptimizer",
     "AdamOptimizer",
+    "CheckpointSaverHook",
     "CheckpointState",
     "ExponentialMovingAverage",
     "FtrlOptimizer",
+    "FunctionHook",
     "GradientDescentOptimizer",
     "GreedyLoadBalancingStrategy",
+    "HistoryHook",
+    "Hook",
+    "LoggingHook",
     "MetaGraph",
     "MomentumOptimizer",
+    "NanLossDuringTrainingError",
+    "NanTensorHook",
     "Optimizer",
     "ProximalAdagradOptimizer",
     "ProximalGradientDescentOptimizer",
     "RMSPropOptimizer",
+    "RunContext",
     "Saver",
     "Step",
+    "StepCounterHook",
+    "StopAtStepHook",
     "assign_moving_average",
     "byte_size_load_fn",
     "checkpoint_exists",
@@ -96,6 +118,7 @@ __all__ = [
     "piecewise_constant",
     "polynomial_decay",
     "replica_device_setter",
+    "run",
     "update_checkpoint_state",
     "wait_for_new_checkpoint",
     "weighted_moving_average",
