@@ -235,13 +235,16 @@ def _check_paired(name: str, written: NotebookNode, stored: NotebookNode) -> Non
     if text_path(name).read_text("utf-8") != as_text(written):
         raise NotebookError(f"{text_path(name)} is not as jupytext writes it. {mend}")
     for index, (ours, theirs) in enumerate(zip(written.cells, stored.cells, strict=False)):
-        if (ours.cell_type, ours.source, ours.metadata) != (theirs.cell_type, theirs.source, theirs.metadata):
-            raise _wrong(
-                name, index, ours, f"is not the same in the stored notebook, which has\n\n{theirs.source}\n\n{mend}"
-            )
+        if _written_part(ours) != _written_part(theirs):
+            what = f"is not the same in the stored notebook, which has\n\n{theirs.source}"
+            raise _wrong(name, index, ours, f"{what}\n\n{mend}")
     if len(written.cells) != len(stored.cells):
         counts = f"{len(written.cells)} cells in the text form, {len(stored.cells)} in the stored one"
         raise NotebookError(f"{name}: {counts}. {mend}")
+
+
+def _written_part(cell: NotebookNode) -> tuple[str, str, list[str]]:
+    return cell.cell_type, cell.source, cell.metadata.get("tags", [])
 
 
 def _check_outputs(name: str, index: int, cell: NotebookNode) -> None:
