@@ -27,7 +27,7 @@ extensions = [
     "public_names",
     "repository",
 ]
-exclude_patterns = ["_build", "notebooks/text", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build"]
 suppress_warnings = ["misc.highlighting_failure"]  # IPython's magics in notebooks
 
 # Pages are written for GitHub too: its anchors, and its mermaid fences.

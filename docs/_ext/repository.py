@@ -1,4 +1,4 @@
-"""Files of the repository in the site: pages that include one, and links that lead to one.
+"""Files of the repository in the site: notebooks, pages that include a file, and links that lead to one.
 
 Pages are written so that they also read well in the repository: their links are relative paths. Before a page is
 parsed, each link to a file becomes a link to the page that shows it, else one below `repository_url`, else plain text.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 _FENCE = re.compile(r"(^(`{3,}|~{3,}).*?^\2[ ]*$)", re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r"^```\{include\} (?P<path>\S+)\n(?P<options>(?::.*\n)*)```$", re.MULTILINE)
@@ -26,12 +28,31 @@ _NO_FILE = re.compile(r"[a-z][a-z0-9+.-]*:|#", re.IGNORECASE)
 
 def setup(app: Sphinx) -> dict[str, Any]:  # noqa: D103
     app.add_config_value("repository_url", "", "env", types=frozenset({str}))
+    app.connect("builder-inited", _copy_notebooks)
     app.connect("source-read", _read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+def _copy_notebooks(app: Sphinx) -> None:
+    """Copy notebooks/*.ipynb into docs/notebooks, where Sphinx finds them: only those that changed, and no others."""
+    copies = DOCS / "notebooks"
+    copies.mkdir(exist_ok=True)
+    originals = {path.name: path for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for copy in copies.iterdir():
+        if copy.name not in originals:
+            copy.unlink()
+    for name, original in originals.items():
+        if not (copies / name).exists() or (copies / name).read_bytes() != original.read_bytes():
+            shutil.copyfile(original, copies / name)
+
+
+def _original(page: Path) -> Path:
+    """The file of the repository that a page is, or is a copy of."""
+    return ROOT / "notebooks" / page.name if page.parent == DOCS / "notebooks" else page
+
+
 def _read(app: Sphinx, docname: str, content: list[str]) -> None:
-    page = app.env.doc2path(docname).resolve()
+    page = _original(Path(app.env.doc2path(docname)))
     if page.suffix == ".md":
         content[0] = _markdown(app, content[0], page)
     elif page.suffix == ".ipynb":
@@ -101,14 +122,14 @@ def _pages(app: Sphinx) -> dict[Path, str]:
         app._pages_of_files = {ROOT / "README.md": "index.md"} | {  # type: ignore[attr-defined]
             shown: str(app.env.doc2path(docname, base=False))
             for docname in sorted(app.env.found_docs)
-            for shown in _shows(app.env.doc2path(docname))
+            for shown in _shows(Path(app.env.doc2path(docname)))
         }
     return app._pages_of_files  # type: ignore[attr-defined]
 
 
 def _shows(page: Path) -> list[Path]:
     """The page's own file, and the file that the page is nothing but an include of."""
-    files = [page.resolve()]
+    files = [_original(page)]
     if page.suffix == ".md" and (include := _INCLUDE.fullmatch(page.read_text(encoding="utf-8").strip())):
         files.append((page.parent / include["path"]).resolve())
     return files
