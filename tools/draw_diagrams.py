@@ -25,7 +25,7 @@ _FENCE = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTIONS = {
     # Labels as SVG text: a picture of a page is no web page, so HTML in it is not shown. One font that is everywhere.
     "htmlLabels": False,
-    "flowchart": {"htmlLabels": False, "useMaxWidth": False},
+    "flowchart": {"htmlLabels": False, "useMaxWidth": False, "nodeSpacing": 24, "rankSpacing": 30, "padding": 8},
     "sequence": {"useMaxWidth": False},
     "fontFamily": "sans-serif",
     "startOnLoad": False,
