@@ -41,7 +41,8 @@ def uninitialized(slot: Slot) -> str:
     """Text for reading a variable without a value."""
     return (
         f"Attempting to use uninitialized value {slot.key}: {_variable(slot)} has a shape and dtype but no value yet. "
-        "Write:\n    variables = model.init(0, *args, variables=variables)    # fills what is missing\n"
+        "Write one of:\n"
+        "    store.variables = jv.global_variables_initializer(store.variables, 0)    # before the block\n"
         "    with jv.VariableStore(0) as store: ...    # a store with a random seed fills what it makes"
     )
 

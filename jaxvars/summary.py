@@ -110,7 +110,8 @@ class Summary:
     def _repr_html_(self) -> str:
         total = self.totals[-1]
         size = bytes_text(total.bytes)
-        head = f"<b>Variables</b>: {total.variables:,} variables, {total.count:,} elements, {size}"
+        variables, elements = _counted(total.variables, "variable"), _counted(total.count, "element")
+        head = f"<b>Variables</b>: {variables}, {elements}, {size}"
         rows = _html_table(*self._table())
         totals = _html_table(*self._totals_table())
         # Long tables start closed: a notebook shows its last expression, meant to be read or not.
@@ -224,6 +225,10 @@ def bytes_text(count: int) -> str:
             return f"{count:,} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

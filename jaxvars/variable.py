@@ -393,7 +393,8 @@ class Variable(ArrayOperators):
         value = self._slot.value
         if self._slot.ref is not None or not is_concrete(value):
             return ""
-        return " value=" + np.array2string(np.asarray(value), threshold=20, precision=4, prefix=" " * 12)
+        text = np.array2string(np.asarray(value), threshold=20, precision=4)
+        return f" value=\n{text}" if "\n" in text else f" value={text}"
 
 
 # What jax.Array declares, and what only concrete arrays have.

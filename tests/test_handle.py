@@ -189,6 +189,14 @@ def test_equality_with_values_is_elementwise() -> None:
             assert (v != other).tolist() == [True, False, True]
 
 
+def test_repr_shows_matrices_aligned() -> None:
+    with jv.VariableStore():
+        row = jv.get_variable("row", initializer=jnp.array([1, 2], jnp.int32))
+        assert repr(row) == "<jv.Variable 'row' shape=(2,) dtype=int32 value=[1 2]>"
+        matrix = jv.get_variable("matrix", initializer=jnp.array([[1, 2], [3, 4]], jnp.int32))
+        assert repr(matrix) == "<jv.Variable 'matrix' shape=(2, 2) dtype=int32 value=\n[[1 2]\n [3 4]]>"
+
+
 @pytest.mark.parametrize("open_", [True, False])
 def test_names_and_static_facts(open_: bool) -> None:
     def check(v: jv.Variable) -> None:
