@@ -20,7 +20,7 @@ from jaxvars.placement.processes import check_processes
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
-__all__ = ["check_place", "prepare", "save", "write"]
+__all__ = ["check_place", "check_values", "prepare", "save", "write"]
 
 
 def save(variables: Variables, path: str | os.PathLike[str], format: str | None = None) -> str:
@@ -78,7 +78,7 @@ def prepare(variables: Variables, path: str | os.PathLike[str], format: str | No
     target = local_path(path)
     chosen = format_to_write(format, target)
     check_processes(variables)
-    _check_values(variables)
+    check_values(variables)
     return target, chosen
 
 
@@ -142,7 +142,8 @@ def _other_file(path: str, format: str) -> str:
     return "" if kind.format == format else kind.text or "an unknown file"
 
 
-def _check_values(variables: Variables) -> None:
+def check_values(variables: Variables) -> None:
+    """Raise `FailedPreconditionError` where a variable has no value to save: a hole, a tracer, donated."""
     holes = [name for name, leaf in zip(variables, variables._leaves, strict=True) if is_hole(leaf)]
     if holes:
         raise FailedPreconditionError(
