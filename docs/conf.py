@@ -19,7 +19,6 @@ repository_url = ""
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
@@ -38,12 +37,11 @@ nb_execution_mode = "off"  # notebooks/ keeps its outputs; tools/notebooks.py ch
 nb_merge_streams = True
 
 default_role = "py:obj"
-autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
@@ -51,6 +49,7 @@ napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_logo = "_static/logo.svg"
 html_favicon = "_static/mark.svg"
 html_static_path = ["_static"]

@@ -29,10 +29,11 @@ class PublicNames(SphinxDirective):
     def run(self) -> list[nodes.Node]:  # noqa: D102
         module = importlib.import_module(self.arguments[0])
         names = [line.strip() for line in self.content if line.strip()]
-        lines = [".. autosummary::", "   :nosignatures:", ""]
-        lines += [f"   {module.__name__}.{name}" for name in names] + [""]
+        lines = [".. list-table::", "   :class: public-names", ""]
         for name in names:
-            lines += [*self._entry(module, name), ""]
+            lines += [f"   * - :py:obj:`{name} <{module.__name__}.{name}>`", f"     - {_summary(module, name)}"]
+        for name in names:
+            lines += ["", *self._entry(module, name)]
         return self.parse_text_to_nodes(StringList(lines, source=self.get_source_info()[0]))
 
     def _entry(self, module: ModuleType, name: str) -> list[str]:
@@ -42,17 +43,18 @@ class PublicNames(SphinxDirective):
             kind = "class" if inspect.isclass(value) else "function"
             return [f".. py:{kind}:: {full}", "   :no-index-entry:", "", f"   The same as `{home}`."]
         if inspect.isclass(value):
-            return self._class(full, value)
+            return self._class(module, full, value)
         if inspect.isroutine(value):
             return [f".. autofunction:: {full}"]
         return [f".. autodata:: {full}", "   :no-value:"]
 
-    def _class(self, full: str, value: type) -> list[str]:
+    def _class(self, module: ModuleType, full: str, value: type) -> list[str]:
         if value.__name__ != full.rpartition(".")[2]:  # autodoc would say "alias of" and no more
             doc = str(GoogleDocstring(inspect.getdoc(value) or "", self.config)).splitlines()
             signature = stringify_signature(inspect.signature(value), show_return_annotation=False)
             return [f".. py:class:: {full}{signature}", "", *(f"   {line}" for line in doc)]
-        lines = [f".. autoclass:: {full}", "   :members:", "   :inherited-members: " + _foreign_bases(value)]
+        elsewhere = _described_elsewhere(module, value)
+        lines = [f".. autoclass:: {full}", "   :members:", f"   :inherited-members: {elsewhere}"]
         return lines + ["   :undoc-members:"] * issubclass(value, enum.Enum)
 
 
@@ -62,9 +64,21 @@ def _home(value: Any) -> str | None:
     return next((f"{PACKAGE}.{name}" for name in package.__all__ if getattr(package, name) is value), None)
 
 
-def _foreign_bases(kind: type) -> str:
-    """The bases whose methods are not described: all that are not ours."""
-    return " ".join(base.__name__ for base in kind.__mro__ if not base.__module__.startswith(f"{PACKAGE}."))
+def _summary(module: ModuleType, name: str) -> str:
+    """The first sentence of a docstring, which may go over several lines."""
+    value = getattr(module, name)
+    home = _home(value)
+    if home not in (None, f"{module.__name__}.{name}"):
+        return f"The same as `{home}`."
+    first = (inspect.getdoc(value) or "").split("\n\n")[0]
+    return " ".join(first.split())
+
+
+def _described_elsewhere(module: ModuleType, kind: type) -> str:
+    """The bases whose methods are not repeated: those of others, and those that are public themselves."""
+    bases = [base for base in kind.__mro__[1:] if base.__module__.partition(".")[0] != PACKAGE]
+    bases += [base for base in kind.__mro__[1:] if getattr(module, base.__name__, None) is base]
+    return ", ".join(base.__name__ for base in bases)
 
 
 def _as_docstrings_write(
