@@ -14,6 +14,7 @@ from jax import dtypes
 from jax.core import Tracer
 
 from jaxvars._arguments import as_dtype, cast_host_value, check_dtype_change, value_as_array
+from jaxvars.buffers import copied
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.initializers import Initializer, needs_key
 from jaxvars.initializers._identity import identity_of
@@ -241,7 +242,7 @@ def make_together(group: Sequence[Task], key: Any) -> list[jax.Array]:
     """Make the values of variables that one function makes (`Part`), in one compiled program."""
     parts = [cast(Part, task.initializer) for task in group]
     if all(part.made is not None for part in parts):
-        return [part.made for part in parts]
+        return [copied(part.made) for part in parts]
     wanted = tuple((part.path, task.shape, task.dtype) for part, task in zip(parts, group, strict=True))
     try:
         program = _kept_program(parts[0].make, wanted)

@@ -212,7 +212,7 @@ class DefiningFrame(Frame):
 
             return partitioning.new_slot(self, definition, store_key, check)
         else:
-            key = self._key_of(name, getattr(definition.initializer, "any_name", False))
+            key = self._key_of(name)
             slot = self.make_fitting(definition, key, store_key, check)
             if self.tf1_op_names:
                 self._take_key(name, self.graph.variable_op_name)
@@ -258,11 +258,10 @@ class DefiningFrame(Frame):
         while self._clashes(unique(name)):
             pass
 
-    def _key_of(self, name: str, any_name: bool = False) -> str:
+    def _key_of(self, name: str) -> str:
         if self.tf1_op_names:
             return self._free_key(name, self.graph.variable_op_name)
-        if not any_name:  # those of other libraries stay as they are, such as Haiku's ``linear/~/w``
-            check_variable_name(name)
+        check_variable_name(name)
         taken = self.slots.get(name)
         if taken is not None and taken.store_key is None:
             op_name = self.graph.variable_op_name(name, take=False)

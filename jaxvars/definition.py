@@ -151,14 +151,12 @@ def plainly_defined(definition: Definition) -> Made | None:
         initializer = _usual_default(dtype)
     if not isinstance(initializer, Initializer) or isinstance(getattr(initializer, "value", None), Tracer):
         return None
-    if initializer.any_name:
-        return None
     shape = tuple(shape)
     try:
         initializer.check(shape, dtype)
     except JaxvarsError:
         return None
-    return Made(Hole(shape, dtype, initializer=initializer), None)
+    return Made(Hole(shape, dtype, initializer=initializer), None, initializer.placement)
 
 
 def _normalized(definition: Definition) -> Normalized:

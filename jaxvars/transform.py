@@ -263,6 +263,32 @@ class Model:
             )
         return out
 
+    def to_pure(self, variables: Variables) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]:
+        """Return ``(init_fn, apply_fn, tree)`` for those who have JAX alone: plain functions and nested dicts.
+
+        Args:
+          variables: values of the model. The trainable ones are in ``tree["params"]``, the others in ``tree["state"]``.
+
+        Returns:
+          ``init_fn(rng, *args) -> tree``, ``apply_fn(tree, *args, rng=None) -> (out, tree)``, and the values, copied.
+
+        Raises:
+          InvalidArgumentError: within one of both a name is a variable and a scope, as ``a`` and ``a/b`` are.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, jaxvars as jv
+          >>> model = jv.transform(lambda x: x @ jv.get_variable("net/w", [3, 2]))
+          >>> x = jnp.ones([1, 3])
+          >>> init_fn, apply_fn, tree = model.to_pure(model.init(0, x))
+          >>> grads = jax.grad(lambda params: apply_fn({**tree, "params": params}, x)[0].sum())(tree["params"])
+          >>> grads["net"]["w"].shape
+          (3, 2)
+        """
+        from jaxvars.interop.pure import to_pure
+
+        _check_variables(variables, "to_pure")
+        return to_pure(self, variables)
+
     def _apply_gathered(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:
         """Run a model whose variables may live on several devices."""
         from jaxvars.placement.edge import gathered

@@ -44,7 +44,6 @@ class Initializer:
     numbers: ClassVar[tuple[str, ...]] = ()  # the fields that are hyper-parameters
     floating: ClassVar[bool] = False  # whether the dtype must be a floating one
     is_joint: ClassVar[bool] = False  # whether no part can be made without the others
-    any_name: ClassVar[bool] = False  # whether its variables may have names that TF1 refuses
     placement: Any = None  # the axes of a mesh over which the variable wants to be spread
 
     def __post_init__(self) -> None:

@@ -29,7 +29,6 @@ class Part(Initializer):
     """
 
     draws = True
-    any_name = True
     seed = None
     dtype = None
 

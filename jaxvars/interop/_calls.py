@@ -9,7 +9,10 @@ import jax
 
 from jaxvars.interop.trees import is_array
 
-__all__ = ["AbstractCall", "is_hashable"]
+__all__ = ["MAX_CALLS", "AbstractCall", "looked_up"]
+
+#: Of how many different calls what is known is kept.
+MAX_CALLS = 256
 
 
 class AbstractCall(NamedTuple):
@@ -50,10 +53,10 @@ class AbstractCall(NamedTuple):
         return jax.eval_shape(call, arrays)
 
 
-def is_hashable(value: Any) -> bool:
-    """Whether a value has a hash, and all that is in it."""
+def looked_up(function: Any, *args: Any) -> Any:
+    """Call a function that `functools.lru_cache` keeps the results of; past the cache where an argument has no hash."""
     try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+        hash(args)
+    except TypeError:  # such as a module with a list among its fields
+        return function.__wrapped__(*args)
+    return function(*args)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxvars._keys import as_key, variable_key
+from jaxvars.defining import DefiningFrame
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.frame import Frame, current_frame, trace_key
-from jaxvars.frames import HandFrame
+from jaxvars.frames import HandFrame, SpecsFrame
 from jaxvars.initializers._part import Part
+from jaxvars.interop._module_variables import ModuleInit, ModuleVariable
+from jaxvars.interop.collections import PARAMS, STATE
 from jaxvars.layers.base import Layer, snake_case
 from jaxvars.regularizers import no_regularizer
 from jaxvars.scopes import AUTO_REUSE, GraphKeys, VariableScope, variable_scope
@@ -21,7 +24,7 @@ from jaxvars.spec import Hole
 from jaxvars.store import get_variable
 from jaxvars.variable import Variable
 
-__all__ = ["ModuleLayer", "ModuleVariable", "module_key", "plain_call"]
+__all__ = ["ModuleLayer", "module_key", "plain_call"]
 
 
 def module_key(rng: Any, scope: str) -> jax.Array:
@@ -47,26 +50,6 @@ def module_key(rng: Any, scope: str) -> jax.Array:
       True
     """
     return variable_key(as_key(rng), scope)
-
-
-class ModuleVariable(NamedTuple):
-    """One array of a module's state.
-
-    Attributes:
-      path: its name below the module's scope.
-      collection: what the library calls the group that it is in; it joins a collection of that name.
-      shape: its shape.
-      dtype: its dtype.
-      trainable: whether optimizers touch it.
-      initializer: a `Part`, or the value itself.
-    """
-
-    path: str
-    collection: str
-    shape: tuple[int, ...]
-    dtype: Any
-    trainable: bool
-    initializer: Any
 
 
 class ModuleLayer(Layer):
@@ -117,11 +100,33 @@ class ModuleLayer(Layer):
         with variable_scope(place.scope, reuse=reuse, auxiliary_name_scope=False):
             yield False
 
-    def _values(self, frame: Frame, wanted: Sequence[ModuleVariable]) -> list[Any]:
+    def _values(
+        self, frame: Frame, wanted: Sequence[ModuleVariable], init: ModuleInit, args: Any, kwargs: Any
+    ) -> list[Any]:
         """Make or share the variables, in the scope that is open, and return their values."""
-        scope = self._places[frame].scope.name
-        made = _made_together(frame, scope, wanted)
+        made = self._made(frame, wanted, init, args, kwargs)
         return [self._value(frame, variable, made.get(variable.path, variable.initializer)) for variable in wanted]
+
+    def _made(
+        self, frame: Frame, wanted: Sequence[ModuleVariable], init: ModuleInit, args: Any, kwargs: Any
+    ) -> dict[str, Any]:
+        """The initial values, or what makes them, of new variables for which ``wanted.initializer`` will not do.
+
+        That serves where all are made at once, after the model has run. A store kept by hand makes its variables one by
+        one, and of some modules the values depend on the arguments: then they are computed here.
+        """
+        scope = self._places[frame].scope.name
+        missing = _missing(frame, scope, wanted)
+        if not missing or frame.rng is None or not isinstance(frame, SpecsFrame | HandFrame):
+            return {}
+        if init.depends:
+            values = init.values(module_key(frame.rng, scope), args, kwargs)
+        elif isinstance(frame, HandFrame):
+            values = _filled(frame, scope, missing)
+        else:
+            return {}
+        by_hand = isinstance(frame, HandFrame)
+        return {v.path: Part(init, v.path, values[v.path]) if by_hand else values[v.path] for v in missing}
 
     def _value(self, frame: Frame, wanted: ModuleVariable, initializer: Any) -> Any:
         variable = get_variable(
@@ -140,6 +145,18 @@ class ModuleLayer(Layer):
         place.made[wanted.path] = variable
         return jnp.asarray(variable)
 
+    def _known(self, frame: Frame) -> list[ModuleVariable]:
+        """The variables of the module that were made already in this frame, or given to it."""
+        prefix = f"{self._places[frame].scope.name}/"
+        given = getattr(frame, "given", None) or {}
+        specs: dict[str, Any] = dict(given.variable_specs) if given else {}
+        specs |= {slot.key: slot for slot in frame.slots.values()}
+        return [
+            ModuleVariable(name.removeprefix(prefix), theirs[0], spec.shape, spec.dtype, spec.trainable, None)
+            for name, spec in sorted(specs.items())
+            if name.startswith(prefix) and (theirs := [c for c in spec.collections if c in (PARAMS, STATE)])
+        ]
+
     def _assign(self, frame: Frame, before: Mapping[str, Any], after: Iterable[tuple[str, Any]]) -> None:
         """Assign the variables that a call has changed: those with another value than `before`, by path."""
         place = self._places[frame]
@@ -154,31 +171,26 @@ class ModuleLayer(Layer):
             frame.slots[place.keys[path]].handle.assign(value)
 
 
-def _made_together(frame: Frame, scope: str, wanted: Sequence[ModuleVariable]) -> dict[str, Any]:
-    """In a store kept by hand, which fills each variable as it is made: the missing ones, made in one go."""
-    if not isinstance(frame, HandFrame) or frame.rng is None:
-        return {}
-    missing = [
+def _missing(frame: Frame, scope: str, wanted: Sequence[ModuleVariable]) -> list[ModuleVariable]:
+    """Those that neither were made in this frame nor given to it."""
+    names = {variable.path: f"{scope}/{variable.path}" for variable in wanted}
+    return [
         variable
         for variable in wanted
-        if isinstance(variable.initializer, Part)
-        and (key := f"{scope}/{variable.path}") not in frame.slots
-        and not frame.holds(key)
+        if isinstance(frame, DefiningFrame)
+        and names[variable.path] not in frame.slots
+        and not frame.holds(names[variable.path])
     ]
-    if not missing:
-        return {}
-    holes = {
-        f"{scope}/{variable.path}": Hole(variable.shape, variable.dtype, initializer=variable.initializer)
-        for variable in missing
-    }
-    from jaxvars.filling import fill  # as the frames do
 
-    with frame.at_frame_level(), trace_key(None):
+
+def _filled(frame: HandFrame, scope: str, variables: Sequence[ModuleVariable]) -> dict[str, Any]:
+    """The values of new variables, made in one go."""
+    holes = {f"{scope}/{v.path}": Hole(v.shape, v.dtype, initializer=v.initializer) for v in variables}
+    from jaxvars.filling import fill  # here, as in the frames
+
+    with frame.at_frame_level(), trace_key(None):  # what is compiled is shared with all other frames
         values = fill(holes, frame.rng)
-    return {
-        variable.path: Part(variable.initializer.make, variable.path, value)
-        for variable, value in zip(missing, values.values(), strict=True)
-    }
+    return dict(zip((v.path for v in variables), values.values(), strict=True))
 
 
 def plain_call(args: Any, kwargs: Any) -> tuple[Any, Any]:

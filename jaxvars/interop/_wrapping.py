@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxvars.errors import InvalidTypeError
-from jaxvars.interop._calls import AbstractCall, is_hashable
+from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
 from jaxvars.interop.collections import PARAMS, STATE
 from jaxvars.transform import Model, transform
 from jaxvars.variables import Variables
 
 __all__ = ["as_model", "given", "grouped", "specs_of"]
-
-_MAX_SPECS = 256
 
 
 def as_model(model: Any, what: str) -> Model:
@@ -39,11 +37,10 @@ def grouped(variables: Variables) -> dict[str, dict[str, Any]]:
 
 def specs_of(model: Model, args: Any, kwargs: Any) -> Variables:
     """Return ``model.specs`` of calls like this one, which is looked up where it was asked for before."""
-    call = AbstractCall.of(args, kwargs)
-    return _specs_of(model, call) if is_hashable(call) else _specs_of.__wrapped__(model, call)
+    return looked_up(_specs_of, model, AbstractCall.of(args, kwargs))
 
 
-@functools.lru_cache(maxsize=_MAX_SPECS)
+@functools.lru_cache(maxsize=MAX_CALLS)
 def _specs_of(model: Model, call: AbstractCall) -> Variables:
     args, kwargs = call.arguments
     return model.specs(*args, **kwargs)

@@ -10,18 +10,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
-from jaxvars.interop.trees import joined
+from jaxvars.interop.trees import joined, path_name
 from jaxvars.scopes import GraphKeys
 from jaxvars.spec import VariableSpec, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
 
-__all__ = ["PARAMS", "STATE", "collection_of", "flat", "from_collections", "names_of", "nested", "to_collections"]
+__all__ = [
+    "PARAMS",
+    "STATE",
+    "collection_leaves",
+    "collection_of",
+    "flat",
+    "from_collections",
+    "module_spec",
+    "names_of",
+    "nested",
+    "own_path",
+    "to_collections",
+]
 
 #: Where the trainable variables of jaxvars' own models go, and the others.
 PARAMS, STATE = "params", "state"
 # What is no collection of another library.
 _OWN = frozenset(value for key, value in vars(GraphKeys).items() if key.isupper())
+
+
+def collection_leaves(tree: Any) -> dict[tuple[str, str], Any]:
+    """Return (collection, path) -> leaf of a dict of collections, in the order of the tree's leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {(str(path[0].key), path_name(path[1:])): leaf for path, leaf in leaves}
 
 
 def names_of(paths: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -52,6 +72,11 @@ def names_of(paths: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return names
 
 
+def own_path(name: str, collection: str) -> str:
+    """Return the path within its collection of a variable of this name below the scope: the inverse of `names_of`."""
+    return name if collection == PARAMS else name.removeprefix(f"{collection}/")
+
+
 def collection_of(spec: VariableSpec) -> str:
     """Return the collection that a variable is from; for one of jaxvars' own ``params`` or ``state``."""
     if spec.trainable or PARAMS in spec.collections:  # also when it has been frozen
@@ -69,13 +94,15 @@ def from_collections(leaves: Mapping[tuple[str, str], Any], prefix: str = "") ->
     names = {where: joined(prefix, name) for where, name in names_of(leaves).items()}
     values = Variables({name: leaves[where] for where, name in names.items()})
     collections = {name: collection for (collection, _), name in names.items()}
-    pairs = [(_module_spec(name, values[name], collections[name]), values[name]) for name in names.values()]
+    pairs = [
+        (module_spec(name, values[name], collection, collection == PARAMS), values[name])
+        for name, collection in collections.items()
+    ]
     return Variables.from_specs(pairs)
 
 
-def _module_spec(name: str, value: Any, collection: str) -> VariableSpec:
+def module_spec(name: str, value: Any, collection: str, trainable: bool) -> VariableSpec:
     """Return the spec that `get_variable` gives a variable of such a collection."""
-    trainable = collection == PARAMS
     own = (GraphKeys.TRAINABLE_VARIABLES,) if trainable else ()
     collections = (GraphKeys.GLOBAL_VARIABLES, collection, *own)
     return VariableSpec(name, leaf_shape(value), leaf_dtype(value), trainable, collections)
@@ -88,9 +115,7 @@ def to_collections(variables: Variables, prefix: str = "") -> dict[str, dict[str
     for name, spec in chosen.variable_specs.items():
         collection = collection_of(spec)
         path = name.removeprefix(f"{prefix}/") if prefix else name
-        if collection != PARAMS:
-            path = path.removeprefix(f"{collection}/")
-        found.setdefault(collection, {})[path] = chosen[name]
+        found.setdefault(collection, {})[own_path(path, collection)] = chosen[name]
     return found
 
 

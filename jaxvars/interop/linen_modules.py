@@ -12,20 +12,17 @@ from jax.sharding import PartitionSpec
 
 from jaxvars._keys import name_hash
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
-from jaxvars.initializers._part import Part
-from jaxvars.interop._calls import AbstractCall, is_hashable
-from jaxvars.interop._module_layer import ModuleLayer, ModuleVariable, plain_call
-from jaxvars.interop.collections import PARAMS, names_of
+from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
+from jaxvars.interop._module_layer import ModuleLayer, plain_call
+from jaxvars.interop._module_variables import KEY, ModuleInit, ModuleVariable, module_variables
+from jaxvars.interop.collections import PARAMS, collection_leaves, names_of
 from jaxvars.interop.trees import path_name
-from jaxvars.spec import leaf_dtype, leaf_shape
 from jaxvars.store import add_to_collection, next_rng_key
 
 if TYPE_CHECKING:
     import flax.linen
 
 __all__ = ["LinenLayer", "linen", "unboxed"]
-
-_MAX_DESCRIPTIONS = 256
 
 
 def linen(
@@ -100,7 +97,7 @@ class LinenLayer(ModuleLayer):
         args, kwargs = plain_call(args, kwargs)
         with self._opened() as frame:
             module = described(self.module, method, self.collect, args, kwargs)
-            values = self._values(frame, module.variables)
+            values = self._values(frame, module.variables, module.init, args, kwargs)
             before = {variable.path: value for variable, value in zip(module.variables, values, strict=True)}
             if rngs is None and module.draws:
                 rngs = self._rngs()
@@ -130,7 +127,7 @@ class LinenLayer(ModuleLayer):
         """The (path, value) of what came back; what is collected goes to the frame's collections."""
         found: list[tuple[str, Any]] = []
         unknown: list[str] = []
-        for (collection, path), value in _leaves(after).items():
+        for (collection, path), value in collection_leaves(after).items():
             if collection in self.collect:
                 add_to_collection(collection, value)
             elif (name := module.names.get((collection, path))) is not None:
@@ -151,6 +148,7 @@ class Described(NamedTuple):
     """What the variables of a module are in calls like this one.
 
     Attributes:
+      init: what makes them.
       variables: in the order of the leaves of `structure`.
       structure: of the tree that ``module.apply`` takes.
       names: (collection, path) -> name below the scope.
@@ -158,6 +156,7 @@ class Described(NamedTuple):
       draws: whether the module cannot be called without random keys.
     """
 
+    init: LinenInit
     variables: tuple[ModuleVariable, ...]
     structure: Any
     names: Mapping[tuple[str, str], str]
@@ -166,8 +165,8 @@ class Described(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LinenInit:
-    """``module.init`` for calls like one: from a key to the values, by their names below the scope.
+class LinenInit(ModuleInit):
+    """``module.init`` for calls like one.
 
     Attributes:
       module: the module.
@@ -181,22 +180,13 @@ class LinenInit:
     collect: tuple[str, ...]
     call: AbstractCall
 
-    def __call__(self, key: jax.Array) -> dict[str, Any]:
-        from flax.errors import LazyInitError
+    def tree(self, key: jax.Array, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the variables as they are stored: without boxes, and without what is collected."""
+        return self.chosen(self.boxed(key, args, kwargs))
 
-        args, kwargs = self.call.arguments
-        try:
-            variables = self.module.lazy_init(key, *args, method=self.method, **kwargs)
-        except LazyInitError as error:
-            name = type(self.module).__name__
-            raise InvalidArgumentError(
-                f"{name} computes initial values from its arguments, and jaxvars knows their shapes only. Make the "
-                f"values with Flax, and give them to init:\n"
-                f"    theirs = jv.interop.from_linen({name}(...).init(key, *args), prefix=scope)\n"
-                "    variables = model.init(0, *args, variables=theirs)"
-            ) from error
-        leaves = _leaves(self.chosen(variables))
-        return {name: leaves[where] for where, name in names_of(leaves).items()}
+    def boxed(self, key: jax.Array, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the variables as Flax makes them."""
+        return self.module.init(key, *args, method=self.method, **kwargs)
 
     def chosen(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return a tree of collections as it is stored: without boxes, and without what is collected."""
@@ -209,32 +199,18 @@ class LinenInit:
 def described(module: Any, method: Any, collect: tuple[str, ...], args: Any, kwargs: Any) -> Described:
     """Return what the module's variables are; nothing is computed, and equal calls are looked up."""
     init = LinenInit(module, method, collect, AbstractCall.of(args, kwargs))
-    return _described(init) if is_hashable(init) else _described.__wrapped__(init)
+    return looked_up(_described, init)
 
 
-@functools.lru_cache(maxsize=_MAX_DESCRIPTIONS)
+@functools.lru_cache(maxsize=MAX_CALLS)
 def _described(init: LinenInit) -> Described:
-    module = init.module
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    boxed = init.call.evaluated(
-        lambda args, kwargs: jax.eval_shape(lambda key: module.init(key, *args, method=init.method, **kwargs), key)
-    )
+    boxed = init.call.evaluated(lambda args, kwargs: jax.eval_shape(lambda key: init.boxed(key, args, kwargs), KEY))
     tree = init.chosen(boxed)
-    leaves, homes = _leaves(tree), _axes(boxed)
+    leaves, homes = collection_leaves(tree), _axes(boxed)
     names = names_of(leaves)
-    variables = tuple(
-        ModuleVariable(
-            names[where],
-            where[0],
-            leaf_shape(leaf),
-            leaf_dtype(leaf),
-            where[0] == PARAMS,
-            Part(init, names[where], placement=homes.get(where)),
-        )
-        for where, leaf in leaves.items()
-    )
+    variables = module_variables(leaves, init, homes)
     mutable = tuple(name for name in tree if name != PARAMS)
-    return Described(variables, jax.tree.structure(tree), names, mutable, _draws(init, tree, mutable))
+    return Described(init, variables, jax.tree.structure(tree), names, mutable, _draws(init, tree, mutable))
 
 
 def _draws(init: LinenInit, tree: Any, mutable: tuple[str, ...]) -> bool:
@@ -254,11 +230,6 @@ def _draws(init: LinenInit, tree: Any, mutable: tuple[str, ...]) -> bool:
     except InvalidRngError:
         return True
     return False
-
-
-def _leaves(tree: Any) -> dict[tuple[str, str], Any]:
-    """(collection, path) -> leaf, in the order of the tree's leaves."""
-    return {(str(path[0].key), path_name(path[1:])): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def unboxed(tree: Any) -> Any:

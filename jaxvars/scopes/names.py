@@ -34,7 +34,7 @@ def _is_nested_name(name: str) -> bool:
 @lru_cache(maxsize=1 << 15)
 def is_variable_name(name: str) -> bool:
     """Whether `check_variable_name` lets a name pass."""
-    return _ROOT.fullmatch(name) is not None and name[-1] != "/"
+    return _ROOT.fullmatch(name.replace("/~/", "/")) is not None and name[-1] != "/"
 
 
 def check_scope_name(name: str, nested: bool) -> None:
@@ -64,7 +64,7 @@ def check_variable_name(full_name: str) -> None:
     """Check the full name of a new variable: TF1's rule for names at the root of the graph.
 
     TF1 also took a name that ends in "/", and then gave the variable another name than asked for;
-    that is refused here.
+    that is refused here. A part "~" is legal here, as names from Haiku have it: ``mlp/~/linear_0/w``.
 
     Args:
       full_name: scope prefix and name, such as ``"conv1/weights"``.
