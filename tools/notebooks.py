@@ -145,7 +145,7 @@ def _assembled(cells: Sequence[NotebookNode], outputs: Sequence[list[NotebookNod
             "metadata": {"tags": list(cell.metadata.tags)} if cell.metadata.get("tags") else {},
         }
         if cell.cell_type != "code":
-            made.append(nbformat.v4.new_markdown_cell(cell.source.rstrip(), **fields))
+            made.append(nbformat.v4.new_markdown_cell(cell.source.strip("\n"), **fields))
             continue
         count += 1
         kept = [_clean_output(output, count) for output in cell_outputs if not _is_widget(output)]
