@@ -10,7 +10,7 @@ import jaxvars
 project = "jaxvars"
 author = "The jaxvars authors"
 version = release = jaxvars.__version__
-html_title = "jaxvars"
+html_title = f"jaxvars {version}"
 
 #: Where the repository can be looked at, such as "https://host/name/blob/main". While it is empty, the site names a
 #: file that is no page of its own instead of linking to it.
