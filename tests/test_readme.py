@@ -26,6 +26,8 @@ RUN = [
     "docs/exported-models.md",
     "docs/migration.md",
     "docs/packing.md",
+    "docs/training.md",
+    "docs/from-haiku-and-linen.md",
     "docs/scale.md",
     "docs/processes.md",
 ]
@@ -33,6 +35,7 @@ WRITTEN = [
     *RUN,
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/phrase-book.md",
     "docs/how-it-works.md",
     "docs/guide-rows.md",
     "docs/upstream-tests.md",

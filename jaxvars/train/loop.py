@@ -46,8 +46,8 @@ def run(
     with the variables after the last whole step as its attribute ``variables``.
 
     Args:
-      step: what `make_step` made, or any function ``step(variables, *batch)`` that returns ``(loss, variables)`` or
-        ``(loss, variables, metrics)``.
+      step: what `make_step` made, or any function ``step(variables, *batch)`` that takes one step and returns
+        ``(loss, variables)`` or ``(loss, variables, metrics)``.
       variables: the variables after ``step.init(variables)``. A step that donates overwrites them.
       batches: any iterable. A tuple or list is spread over the step's arguments; anything else, a dict or a named tuple
         too, is one argument.
