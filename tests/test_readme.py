@@ -16,6 +16,8 @@ import jaxvars as jv
 
 RUN = [
     "README.md",
+    "docs/index.md",
+    "docs/performance.md",
     "docs/scopes.md",
     "docs/transforms.md",
     "docs/scan-layers.md",
@@ -36,6 +38,8 @@ WRITTEN = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/phrase-book.md",
+    "docs/quick-start.md",
+    "docs/errors.md",
     "docs/how-it-works.md",
     "docs/guide-rows.md",
     "docs/upstream-tests.md",
