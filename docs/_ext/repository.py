@@ -116,15 +116,14 @@ def _link(app: Sphinx, link: re.Match[str], page: Path) -> str:
     return f"{link['image']}[{link['text']}]({target})"
 
 
+@functools.cache
 def _pages(app: Sphinx) -> dict[Path, str]:
     """File of the repository -> page of the site that shows it, as its path below docs/."""
-    if not hasattr(app, "_pages_of_files"):
-        app._pages_of_files = {ROOT / "README.md": "index.md"} | {  # type: ignore[attr-defined]
-            shown: str(app.env.doc2path(docname, base=False))
-            for docname in sorted(app.env.found_docs)
-            for shown in _shows(Path(app.env.doc2path(docname)))
-        }
-    return app._pages_of_files  # type: ignore[attr-defined]
+    return {ROOT / "README.md": "index.md"} | {
+        shown: str(app.env.doc2path(docname, base=False))
+        for docname in sorted(app.env.found_docs)
+        for shown in _shows(Path(app.env.doc2path(docname)))
+    }
 
 
 def _shows(page: Path) -> list[Path]:
