@@ -279,6 +279,26 @@ class State(Mapping[str, jax.Array]):
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._layout, self._leaves)
 
+    # -- displays ----------------------------------------------------------------------------------------
+
+    def _repr_html_(self) -> str:
+        from jaxvars.summary import summarize  # here: `import jaxvars` does without
+
+        return summarize(self)._repr_html_()
+
+    def __rich__(self) -> Any:
+        from jaxvars.summary import summarize
+
+        return summarize(self).__rich__()
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from treescope import repr_lib
+
+        values = dict(zip(self._layout.keys, self._leaves, strict=True))
+        return repr_lib.render_dictionary_wrapper(type(self), values, path, subtree_renderer)
+
+    # -- descriptions ------------------------------------------------------------------------------------
+
     @property
     def variable_specs(self) -> dict[str, VariableSpec]:
         """The `VariableSpec` of each variable, by name; shapes and dtypes are those of the values."""

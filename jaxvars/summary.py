@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -16,11 +18,12 @@ from jaxvars.fitting import fit
 from jaxvars.spec import is_hole, leaf_nbytes, leaf_shape, leaf_size
 from jaxvars.state import State
 
-__all__ = ["ScopeTotal", "Summary", "SummaryRow", "bytes_text", "describe", "summarize"]
+__all__ = ["ScopeTotal", "Summary", "SummaryRow", "bytes_text", "describe", "rich_tables", "summarize"]
 
 _COLUMNS = ("name", "shape", "dtype", "count", "bytes", "trainable", "collections", "sharding")
-_SOME_COLUMNS = ("device", "left out")  # shown where a variable has something to say there
-_RIGHT = frozenset({"count", "bytes", "variables", "bytes per device"})
+_STATISTICS = ("mean", "std", "min", "max")
+_SOME_COLUMNS = ("device", "left out", *_STATISTICS)  # shown where a variable has something to say there
+_RIGHT = frozenset({"count", "bytes", "variables", "bytes per device", *_STATISTICS})
 _TOTAL_COLUMNS = ("scope", "variables", "count", "bytes")
 _PER_DEVICE = "bytes per device"
 
@@ -31,7 +34,8 @@ class SummaryRow:
 
     `sharding` says where the value lies, or ``"uninitialized"``; `device` where it is at home by its definition, a
     device or what a rule wants; `left_out` what its shape cannot have of that, and why; `device_bytes` the bytes that
-    one device holds of it.
+    one device holds of it; `defined_at` the line that made it. `mean`, `std`, `min` and `max` are None unless asked for
+    (of complex numbers they are those of the absolute values).
     """
 
     name: str
@@ -45,9 +49,15 @@ class SummaryRow:
     device: str = ""
     left_out: str = ""
     device_bytes: int = 0
+    defined_at: str = ""
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """The row as texts, in column order; those that may be empty last."""
+        numbers = (self.mean, self.std, self.min, self.max)
         return (
             self.name,
             str(self.shape),
@@ -59,6 +69,7 @@ class SummaryRow:
             self.sharding,
             self.device,
             self.left_out,
+            *("" if number is None else f"{number:.4g}" for number in numbers),
         )
 
 
@@ -79,7 +90,9 @@ class ScopeTotal:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The table of a state. Printing it gives text, a notebook shows HTML.
+    """The table of a state. Printing it gives text, a notebook shows HTML, `rich` a table of its own.
+
+    ``pandas.DataFrame(summary.rows)`` is the table as data.
 
     Attributes:
       rows: one per variable, in name order.
@@ -107,6 +120,9 @@ class Summary:
 
     __repr__ = __str__
 
+    def __rich__(self) -> Any:
+        return rich_tables(self._table(), self._totals_table(), right=_RIGHT)
+
     def _repr_html_(self) -> str:
         total = self.totals[-1]
         size = bytes_text(total.bytes)
@@ -122,10 +138,11 @@ class Summary:
         )
 
 
-def summarize(state: State, depth: int = 1) -> Summary:
+def summarize(state: State, depth: int = 1, statistics: bool = False) -> Summary:
     """Return the table of `state` with totals per scope, whose names have `depth` parts."""
     layout = state._layout
-    rows = tuple(_row(state, position, leaf) for position, leaf in enumerate(state._leaves))
+    found = _statistics(state._leaves) if statistics else {}
+    rows = tuple(_row(state, position, leaf, found.get(position, {})) for position, leaf in enumerate(state._leaves))
     scopes: dict[str, list[SummaryRow]] = {}
     for key, row in zip(layout.keys, rows, strict=True):
         scopes.setdefault("/".join(key.split("/")[:-1][:depth]) or "(no scope)", []).append(row)
@@ -133,7 +150,7 @@ def summarize(state: State, depth: int = 1) -> Summary:
     return Summary(rows, (*totals, _total("total", rows)))
 
 
-def _row(state: State, position: int, leaf: Any) -> SummaryRow:
+def _row(state: State, position: int, leaf: Any, statistics: Mapping[str, float]) -> SummaryRow:
     layout = state._layout
     note, sharding = layout.placement[position], _known_sharding(leaf)
     return SummaryRow(
@@ -148,7 +165,35 @@ def _row(state: State, position: int, leaf: Any) -> SummaryRow:
         device=_home_text(note),
         left_out=_left_out(note, sharding, leaf_shape(leaf)),
         device_bytes=leaf_nbytes(leaf) if sharding is None else _device_bytes(leaf, sharding),
+        defined_at=layout.defined_at[position],
+        **statistics,
     )
+
+
+def _statistics(leaves: Sequence[Any]) -> dict[int, dict[str, float]]:
+    """Mean, standard deviation and range by position, of those that have numbers: one call for each set of devices."""
+    groups: dict[frozenset[Any], list[int]] = {}
+    for position, leaf in enumerate(leaves):
+        if (
+            is_concrete(leaf)
+            and leaf.size
+            and not is_deleted(leaf)
+            and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+        ):
+            groups.setdefault(frozenset(leaf.sharding.device_set), []).append(position)
+    found: dict[int, dict[str, float]] = {}
+    for positions in groups.values():
+        numbers = jax.device_get(_moments([leaves[position] for position in positions]))
+        for position, each in zip(positions, numbers, strict=True):
+            found[position] = dict(zip(_STATISTICS, map(float, each), strict=True))
+    return found
+
+
+@jax.jit
+def _moments(values: Sequence[jax.Array]) -> list[tuple[jax.Array, ...]]:
+    real = [jnp.abs(x) if jnp.iscomplexobj(x) else x for x in values]
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in real]
+    return [(x.mean(), x.std(), x.min(), x.max()) for x in wide]
 
 
 def _known_sharding(leaf: Any) -> NamedSharding | None:
@@ -255,3 +300,28 @@ def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     body = "".join(line(row, "td") for row in rows)
     return f"<table><thead>{line(columns, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def rich_tables(*parts: str | tuple[Sequence[str], Sequence[Sequence[str]]], right: Container[str] = ()) -> Any:
+    """Return texts, and tables given as (columns, rows), as one thing that the package rich prints.
+
+    Args:
+      *parts: the texts and tables, from top to bottom.
+      right: the columns that are aligned to the right.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown: list[Any] = []
+    for part in parts:
+        if isinstance(part, str):
+            shown.append(Text(part))
+            continue
+        columns, rows = part
+        shown.append(table := Table())
+        for column in columns:
+            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))  # as they are: rich would take "[3, 3]" for a style
+    return Group(*shown)

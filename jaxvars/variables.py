@@ -391,11 +391,12 @@ class Variables(State):
         """
         return cls(tree if isinstance(tree, State) else nesting.flat_items(tree, sep))
 
-    def summary(self, depth: int = 1) -> Summary:
+    def summary(self, depth: int = 1, statistics: bool = False) -> Summary:
         """Return a table of the variables with totals per scope; print it, or show it in a notebook.
 
         Args:
           depth: how many parts of a name make a scope in the totals.
+          statistics: whether to compute mean, standard deviation and range of each variable.
 
         Example:
           >>> import jax.numpy as jnp
@@ -405,7 +406,7 @@ class Variables(State):
         """
         from jaxvars.summary import summarize  # here: `import jaxvars` does without
 
-        return summarize(self, depth)
+        return summarize(self, depth, statistics)
 
     def __repr__(self) -> str:
         from jaxvars.summary import describe  # here: `import jaxvars` does without
@@ -417,9 +418,6 @@ class Variables(State):
         text += f", {holes} uninitialized" if holes else ""
         text += ": " + ", ".join(shown) if shown else ""
         return f"Variables({text}{', ...' if count > _SHOWN else ''})"
-
-    def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
 
 
 def _flatten(variables: Variables) -> tuple[tuple[Any, ...], Layout]:

@@ -140,6 +140,9 @@ class RestorePlan:
     def _repr_html_(self) -> str:
         return plan_text.html(self)
 
+    def __rich__(self) -> Any:
+        return plan_text.rich(self)
+
 
 def plan(
     path: str | os.PathLike[str],

@@ -1,18 +1,19 @@
-"""A restore plan as text, as HTML, and as the text of the error that it leads to."""
+"""A restore plan as text, as HTML, for rich, and as the text of the error that it leads to."""
 
 from __future__ import annotations
 
 import html as html_module
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.errors import some_names
+from jaxvars.summary import rich_tables
 
 if TYPE_CHECKING:
     from jaxvars.checkpoint.plan import RestorePlan
 
-__all__ = ["html", "problems", "shown", "size", "table", "totals"]
+__all__ = ["html", "problems", "rich", "shown", "size", "table", "totals"]
 
 _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
@@ -26,16 +27,31 @@ def table(plan: RestorePlan) -> str:
     """Return the plan as a plain table with a line of totals."""
     rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    lines = [f"restore from {plan.path} ({plan.format}, {_count(plan.num_tensors, 'tensor')})", ""]
-    lines += [
-        _line(cells, widths) for cells in [_HEADINGS, tuple("-" * min(width, _LONGEST_RULE) for width in widths), *rows]
-    ]
-    if len(plan.rows) > _MOST_ROWS:
-        lines.append(f"  ... and {len(plan.rows) - _MOST_ROWS} more")
-    lines += ["", totals(plan)]
-    if plan.unused:
-        lines.append(f"not used: {shown(some_names(plan.unused, _MOST_UNUSED))}")
-    return "\n".join(lines)
+    dashes = tuple("-" * min(width, _LONGEST_RULE) for width in widths)
+    lines = [_line(cells, widths) for cells in [_HEADINGS, dashes, *rows]]
+    more = [f"  {_more(plan)}"] if _more(plan) else []
+    return "\n".join([_title(plan), "", *lines, *more, "", *_last_lines(plan)])
+
+
+def rich(plan: RestorePlan) -> Any:
+    """Return the plan as the package rich prints it."""
+    rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
+    last = "\n".join(filter(None, [_more(plan), *_last_lines(plan)]))
+    return rich_tables(_title(plan), (_HEADINGS, rows), last, right={"bytes"})
+
+
+def _title(plan: RestorePlan) -> str:
+    return f"restore from {plan.path} ({plan.format}, {_count(plan.num_tensors, 'tensor')})"
+
+
+def _more(plan: RestorePlan) -> str:
+    more = len(plan.rows) - _MOST_ROWS
+    return f"... and {more} more" if more > 0 else ""
+
+
+def _last_lines(plan: RestorePlan) -> list[str]:
+    unused = [f"not used: {shown(some_names(plan.unused, _MOST_UNUSED))}"] if plan.unused else []
+    return [totals(plan), *unused]
 
 
 def totals(plan: RestorePlan) -> str:
@@ -153,8 +169,7 @@ def html(plan: RestorePlan) -> str:
         style = " style='color:#b00020'" if row.is_problem else ""
         cells = "".join(f"<td style='text-align:left'>{escape(text)}</td>" for text in _cells(row))
         body.append(f"<tr{style}>{cells}</tr>")
-    more = len(plan.rows) - _MOST_ROWS
-    rest = f"<p>... and {more} more</p>" if more > 0 else ""
+    rest = f"<p>{_more(plan)}</p>" if _more(plan) else ""
     unused = f"<p>not used: {escape(some_names(plan.unused, _MOST_UNUSED))}</p>" if plan.unused else ""
     return (
         f"<p>restore from <code>{escape(plan.path)}</code> ({escape(plan.format)})</p>"
