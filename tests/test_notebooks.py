@@ -38,10 +38,9 @@ def written(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tool.text_path("trial").write_text(text)
         if outputs is not None:
             notebook = tool.from_text("trial")
-            for cell in notebook.cells[1:]:
-                cell.execution_count = 1
-            stored = tool._assembled(notebook.cells, [[], *outputs])
-            tool.stored_path("trial").write_text(tool.as_json(stored))
+            for cell, cell_outputs in zip(notebook.cells[1:], outputs, strict=True):
+                cell.outputs, cell.execution_count = cell_outputs, 1
+            tool.stored_path("trial").write_text(tool.as_json(tool._assembled(notebook.cells)))
 
     return write
 
@@ -189,6 +188,29 @@ def test_run_executes_and_a_failure_changes_nothing(tool: ModuleType, written: A
         tool.run("trial")
     assert tool.stored_path("trial").read_bytes() == before
     assert sorted(path.name for path in tool.FOLDER.iterdir()) == ["text", "trial.ipynb"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_ends_its_kernel_is_found(tool: ModuleType, written: Any) -> None:
+    written(["import os", "os._exit(1)"])
+    with pytest.raises(tool.NotebookError, match=r"(?s)cell 3:.*os._exit.*killed its kernel"):
+        tool.run("trial")
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_where_it_lies_and_as_in_a_fresh_terminal(
+    tool: ModuleType, written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    written(
+        [
+            "import os, jax",
+            "print(os.getcwd(), jax.device_count(), jax.default_backend(), 'agg' in os.environ['MPLBACKEND'])",
+        ]
+    )
+    tool.run("trial")
+    assert tool.read_stored("trial").cells[2].outputs[0].text == f"{tool.FOLDER.resolve()} 1 cpu False\n"
 
 
 @pytest.mark.slow

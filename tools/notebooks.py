@@ -25,7 +25,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -68,8 +68,7 @@ def from_text(name: str) -> NotebookNode:
     path = text_path(name)
     if not path.exists():
         raise NotebookError(f"{name}: there is no {path}, which is where a notebook is written")
-    cells = jupytext.reads(path.read_text("utf-8"), fmt="md").cells
-    return _assembled(cells, [[] for _ in cells])
+    return _assembled(jupytext.reads(path.read_text("utf-8"), fmt="md").cells)
 
 
 def read_stored(name: str) -> NotebookNode:
@@ -92,13 +91,13 @@ def as_json(notebook: NotebookNode) -> str:
 def run(name: str) -> float:
     """Executes the text form, replaces the stored notebook once all of it has passed; returns the seconds."""
     notebook = from_text(name)
+    if text_path(name).read_text("utf-8") != as_text(notebook):
+        _replace(text_path(name), as_text(notebook))  # now: who edits on while cells run loses nothing
     with _kernel(notebook) as client:
         start = time.monotonic()
         _execute_all(name, client)
         seconds = time.monotonic() - start
-    outputs = [cell.get("outputs", []) for cell in notebook.cells]
-    _replace(text_path(name), as_text(notebook))
-    _replace(stored_path(name), as_json(_assembled(notebook.cells, outputs)))
+    _replace(stored_path(name), as_json(_assembled(notebook.cells)))
     return seconds
 
 
@@ -109,8 +108,7 @@ def check_stored(name: str) -> None:
     for index, cell in enumerate(stored.cells):
         _check_outputs(name, index, cell)
     path = stored_path(name)
-    outputs = [cell.get("outputs", []) for cell in stored.cells]
-    if path.read_text("utf-8") != as_json(_assembled(stored.cells, outputs)):
+    if path.read_text("utf-8") != as_json(_assembled(stored.cells)):
         raise NotebookError(f"{path} has metadata of an editor. Write: python tools/notebooks.py run {name}")
     if path.stat().st_size > KILOBYTES * 1000:
         raise NotebookError(
@@ -136,10 +134,10 @@ def check(name: str) -> float:
 # What is stored.
 
 
-def _assembled(cells: Sequence[NotebookNode], outputs: Sequence[list[NotebookNode]]) -> NotebookNode:
+def _assembled(cells: Sequence[NotebookNode]) -> NotebookNode:
     """The same cells and outputs always give the same notebook, byte for byte."""
     made, seen, count = [], set(), 0
-    for cell, cell_outputs in zip(cells, outputs, strict=True):
+    for cell in cells:
         fields = {
             "id": _cell_id(cell.source, seen),
             "metadata": {"tags": list(cell.metadata.tags)} if cell.metadata.get("tags") else {},
@@ -148,7 +146,7 @@ def _assembled(cells: Sequence[NotebookNode], outputs: Sequence[list[NotebookNod
             made.append(nbformat.v4.new_markdown_cell(cell.source.strip("\n"), **fields))
             continue
         count += 1
-        kept = [_clean_output(output, count) for output in cell_outputs if not _is_widget(output)]
+        kept = [_clean_output(output, count) for output in cell.outputs if not _is_widget(output)]
         executed = count if cell.get("execution_count") else None
         made.append(nbformat.v4.new_code_cell(cell.source, outputs=kept, execution_count=executed, **fields))
     return nbformat.v4.new_notebook(cells=made, metadata=copy.deepcopy(_METADATA))
@@ -199,7 +197,6 @@ def _kernel(notebook: NotebookNode) -> Iterator[NotebookClient]:
         notebook,
         timeout=SECONDS * 5,
         kernel_name="python3",
-        resources={"metadata": {"path": str(FOLDER)}},
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
@@ -224,6 +221,8 @@ def _execute_all(name: str, client: NotebookClient, times: int = 1) -> None:
                 raise _wrong(name, index, cell, f"raised\n\n{error.traceback}") from None
             except CellTimeoutError:
                 raise _wrong(name, index, cell, f"did not end in {client.timeout} s") from None
+            except DeadKernelError:
+                raise _wrong(name, index, cell, "killed its kernel") from None
             _check_outputs(name, index, cell)
 
 
