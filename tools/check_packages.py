@@ -41,7 +41,7 @@ STEPS = ("contents", "install", "extras", "oldest")
 # TensorFlow is too big for here: `pytest parity` has an environment of its own.
 ELSEWHERE = ("parity",)
 # Something of each part of jaxvars, and fast.
-TESTS = ("cli", "convert", "deprecation", "import", "packaging", "saver", "store", "transform")
+TESTS = ("cli", "convert", "deprecation", "import", "packaging", "saver", "transform")
 _HINT = re.compile(r'pip install "(jaxvars\[\w+\])"')
 
 
@@ -193,12 +193,12 @@ class Trial:
             return environment.program(TRIALS / "listed.py", name).strip()
         environment.install(self._wheel())
         environment.uninstall(*requirements_of(name))  # Flax brings some of them
-        asked = _HINT.findall(environment.program(program, self._sdist, fails=True))
-        if asked != [f"jaxvars[{name}]"]:
+        asked = set(_HINT.findall(environment.program(program, self._sdist, fails=True)))
+        if asked != {f"jaxvars[{name}]"}:
             raise CommandFailed(f"without its packages, {program.name} asks for {asked or 'nothing'}")
         environment.install(*asked)
         environment.program(program, self._sdist)
-        return f"asked for {asked[0]}, then ran"
+        return f"asked for {asked.pop()}, then ran"
 
     def _wheel(self, extra: str = "") -> str:
         return f"jaxvars{f'[{extra}]' if extra else ''} @ {self._packages.wheel.as_uri()}"
