@@ -485,6 +485,14 @@ def test_a_bar_only_where_a_person_watches(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().out == ""
 
 
+def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    step = _step()
+    jv.train.run(step, _start(step), [8.0], hooks=[jv.train.LoggingHook(every_n_iter=1)])
+    assert capsys.readouterr().out == ""
+
+
 def test_a_bar_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
     step = _step()

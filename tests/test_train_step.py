@@ -174,6 +174,25 @@ def test_the_optimizer_is_told_the_loss() -> None:
     assert float(variables["Optimizer/best_value"]) == 2.0 and float(variables["Optimizer/scale"]) < 1.0
 
 
+OPTIMIZERS = {
+    "adadelta": lambda: jv.train.AdadeltaOptimizer(0.1),
+    "adagrad": lambda: jv.train.AdagradOptimizer(0.1),
+    "adagrad_da": lambda: jv.train.AdagradDAOptimizer(0.1, "global_step"),
+    "ftrl": lambda: jv.train.FtrlOptimizer(0.1),
+    "proximal": lambda: jv.train.ProximalAdagradOptimizer(0.1),
+    "rms_prop": lambda: jv.train.RMSPropOptimizer(0.1),
+    "optax": lambda: optax.MultiSteps(optax.adamw(0.1), every_k_schedule=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_makes_a_step(make: Any) -> None:
+    step = jv.train.make_step(_linear_loss, make())
+    losses, _ = _steps(step, step.init(_linear_start()), 6)
+    assert losses[-1] < losses[0]
+
+
 # What a loss function may return, and draw
 
 

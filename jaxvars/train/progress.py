@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+import jax
+
 from jaxvars.errors import UnavailableError
 from jaxvars.train.run_context import Hook, RunContext
 
@@ -26,7 +28,11 @@ def wants_bar(progress: bool | None) -> bool:
     if progress and not installed:
         raise UnavailableError("progress=True needs tqdm. Run: pip install tqdm")
     if progress is None:
-        return installed and (_in_notebook() or (sys.stderr is not None and sys.stderr.isatty()))
+        return (
+            installed
+            and jax.process_index() == 0
+            and (_in_notebook() or (sys.stderr is not None and sys.stderr.isatty()))
+        )
     return progress
 
 
@@ -44,6 +50,7 @@ class ProgressHook(Hook):
     def __init__(self, batches: int | None) -> None:
         self._batches = batches
         self._bar: Any = None
+        self._writer: Any = None
         self._loss: Any = None
         self._looked = 0.0
 
@@ -57,6 +64,7 @@ class ProgressHook(Hook):
         self._bar = tqdm.tqdm(
             total=total, initial=run.step, unit="step", file=file, mininterval=_SECONDS, dynamic_ncols=True
         )
+        self._writer = run.writer
         run.writer = lambda text: tqdm.tqdm.write(text, file=sys.stdout)
 
     def after_step(self, run: RunContext) -> None:
@@ -71,8 +79,8 @@ class ProgressHook(Hook):
 
     def end(self, run: RunContext) -> None:
         """Leave the bar as it is."""
-        run.writer = print
         if self._bar is not None:
+            run.writer = self._writer
             if run.error is None and run.loss is not None:
                 self._bar.set_postfix_str(f"loss={float(run.loss):.4g}", refresh=False)
             self._bar.close()

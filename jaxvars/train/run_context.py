@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import jax
+
 from jaxvars.errors import InvalidTypeError
 from jaxvars.variables import Variables
 
@@ -33,7 +35,7 @@ class RunContext:
         self.metrics: Any = None
         self.variables = variables
         self.error: BaseException | None = None
-        self.writer: Callable[[str], object] = print
+        self.writer: Callable[[str], object] = print if jax.process_index() == 0 else _say_nothing
         self._stop_requested = False
 
     def __repr__(self) -> str:
@@ -49,7 +51,7 @@ class RunContext:
         self._stop_requested = True
 
     def write(self, text: str) -> None:
-        """Print a line, above the progress bar where there is one."""
+        """Print a line, above the progress bar where there is one; of several processes only the first does."""
         self.writer(text)
 
     def take(self, result: Any) -> None:
@@ -62,6 +64,10 @@ class RunContext:
             )
         self.loss, self.variables, self.metrics = parts if len(parts) == 3 else (*parts, None)
         self.step += 1
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def _kinds(result: Any) -> str:
