@@ -32,8 +32,7 @@ PARTS = {
 }
 
 INTRODUCTION = """\
-
-# 9. The phrase book
+# The phrase book
 
 TensorFlow's guides to variables make 78 statements. Here is each of them: TF1's form as text, ours as a cell that runs.
 You learn how a line of TF1 that you know is said here, and see what it gives.
