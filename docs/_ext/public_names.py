@@ -1,10 +1,11 @@
-"""The API reference: a group of public names as a table and an entry each, and references as docstrings write them."""
+"""The API reference: a group of public names as a table and an entry each, and links to them from all other pages."""
 
 from __future__ import annotations
 
 import enum
 import importlib
 import inspect
+import re
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import stringify_signature
 
 PACKAGE = "jaxvars"
+_NAME = re.compile(r"(jv\.[\w.]+)(\(\))?")
 
 
 class PublicNames(SphinxDirective):
@@ -81,22 +83,34 @@ def _described_elsewhere(module: ModuleType, kind: type) -> str:
     return ", ".join(base.__name__ for base in bases)
 
 
-def _as_docstrings_write(
-    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.Element
-) -> nodes.Element | None:
-    """Resolve ``jv.transform`` and ``train.Saver``, and leave what is no public name as literal text."""
-    if node.get("refdomain") != "py":
-        return None
-    domain = env.domains.python_domain
-    target = f"{PACKAGE}.{node['reftarget'].removeprefix('jv.').removeprefix(f'{PACKAGE}.')}"
-    found = domain.objects.get(target)
+def _reference(app: Sphinx, name: str, page: str, text: nodes.Node) -> nodes.reference | None:
+    """A link from a page to the entry of a name as users write it, such as ``jv.transform``; None if there is none."""
+    target = f"{PACKAGE}.{name.removeprefix('jv.').removeprefix(f'{PACKAGE}.')}"
+    found = app.env.domains.python_domain.objects.get(target)
     if found is None:
         return None
-    address = app.builder.get_relative_uri(node["refdoc"], found.docname)
+    address = app.builder.get_relative_uri(page, found.docname)
     return nodes.reference("", "", text, internal=True, refuri=f"{address}#{found.node_id}", reftitle=target)
+
+
+def _in_docstrings(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.Element
+) -> nodes.Element | None:
+    """Link what stands in single backticks in a docstring; what is no public name stays literal text."""
+    return _reference(app, node["reftarget"], node["refdoc"], text) if node.get("refdomain") == "py" else None
+
+
+def _in_pages(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Link ``jv.transform`` wherever it stands as code in prose."""
+    for literal in list(doctree.findall(nodes.literal)):
+        name = _NAME.fullmatch(literal.astext())
+        inside = isinstance(literal.parent, nodes.reference | nodes.title)
+        if name and not inside and (reference := _reference(app, name[1], page, literal.deepcopy())):
+            literal.replace_self(reference)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:  # noqa: D103
     app.add_directive("public-names", PublicNames)
-    app.connect("missing-reference", _as_docstrings_write)
+    app.connect("missing-reference", _in_docstrings)
+    app.connect("doctree-resolved", _in_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
