@@ -335,6 +335,33 @@ def test_a_new_process_deletes_old_checkpoints(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("model.ckpt-*")) == [f"model.ckpt-{n}" for n in (2, 3, 4, 5, 6)]
 
 
+def test_a_run_that_forgot_to_resume_deletes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step = _step()
+    jv.train.run(step, _start(step), [8.0] * 3, hooks=[jv.train.CheckpointSaverHook(tmp_path, save_steps=1)])
+    assert capsys.readouterr().out == ""
+    jv.train.run(step, _start(step), [8.0] * 2, hooks=[jv.train.CheckpointSaverHook(tmp_path, save_steps=1)])
+    assert "has checkpoints up to step 3, and this run begins at step 0" in capsys.readouterr().out
+    saver = jv.train.Saver(max_to_keep=1)
+    hook = jv.train.CheckpointSaverHook(tmp_path, save_steps=1, saver=saver)
+    jv.train.run(step, _start(step), [8.0] * 2, hooks=[hook])
+    assert (tmp_path / "model.ckpt-3").exists()
+
+
+def test_a_folder_of_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saves: list[str] = []
+
+    class Counting(jv.train.Saver):
+        def save(self, *args: Any, **options: Any) -> Any:
+            saves.append(super().save(*args, **options) or "")
+
+    step = _step()
+    hook = jv.train.CheckpointSaverHook("run", save_steps=5, saver=Counting())
+    variables = jv.train.run(step, _start(step), [8.0] * 2, hooks=[hook])
+    jv.train.run(step, variables, [8.0] * 2, hooks=[hook])
+    assert saves == [os.path.join("run", f"model.ckpt-{n}") for n in (0, 2, 4)]
+
+
 def test_checkpoints_in_the_background_are_complete_at_the_end(tmp_path: Path) -> None:
     step = _step()
     hook = jv.train.CheckpointSaverHook(tmp_path, save_steps=1, saver=jv.train.Saver(background=True))

@@ -45,7 +45,8 @@ class CheckpointSaverHook(Hook):
       checkpoint_dir: the folder, made if needed.
       save_secs: seconds between two saves. Not with several processes, whose clocks differ.
       save_steps: steps between two saves: after each multiple of it. Exactly one of the two is given.
-      saver: the saver; None for ``Saver()``, to which the checkpoints of the folder count as its own.
+      saver: the saver; None for ``Saver()``, to which the checkpoints of the folder, up to the step at which the run
+        begins, count as its own.
         ``Saver(background=True)`` writes while training goes on.
       checkpoint_basename: the name of the checkpoints, before the step number.
 
@@ -71,11 +72,18 @@ class CheckpointSaverHook(Hook):
 
     def begin(self, run: RunContext) -> None:
         """Save, unless this very step is the latest checkpoint already."""
+        state = get_checkpoint_state(self._folder)
+        present = [] if state is None else list(state.all_model_checkpoint_paths)
+        # A run that begins before them may have been meant to go on from them: they are not its own to delete.
+        own = [path for path in present if _step_of(path) <= run.step]
         if self._saver is None:
             self._saver = Saver()
-            state = get_checkpoint_state(self._folder)
-            if state is not None:
-                self._saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
+            self._saver.recover_last_checkpoints(own)
+        if len(own) < len(present):
+            run.write(
+                f"{self._folder} has checkpoints up to step {max(map(_step_of, present))}, and this run begins at step "
+                f"{run.step}. To go on from there: variables = jv.train.Saver().restore(variables, {self._folder!r})"
+            )
         if latest_checkpoint(self._folder) == f"{self._path}-{run.step}":
             self._saved = run.step
         else:
@@ -98,6 +106,12 @@ class CheckpointSaverHook(Hook):
     def _save(self, run: RunContext) -> None:
         cast(Saver, self._saver).save(run.variables, self._path, global_step=run.step)
         self._saved = run.step
+
+
+def _step_of(path: str) -> int:
+    """The step number at the end of a checkpoint's path, 0 where there is none."""
+    number = path.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 class StopAtStepHook(Hook):
