@@ -565,7 +565,7 @@ FILES = ["keras2_model.h5", "keras2_weights.h5", "keras3.weights.h5", "keras3.ke
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("seeds", [25, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [25, pytest.param(200, marks=pytest.mark.slow)])
 def test_damaged_files(tmp_path, file, seeds):
     data = (GOLDEN / file).read_bytes()
     path = tmp_path / file

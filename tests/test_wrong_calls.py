@@ -130,4 +130,4 @@ def test_any_call_works_or_changes_nothing(where: Any, call: Any, scope: dict[st
 @pytest.mark.slow
 @pytest.mark.parametrize("where", WHERE)
 def test_many_calls_work_or_change_nothing(where: Any) -> None:
-    hypothesis.settings(max_examples=5000)(hypothesis.given(calls, scopes)(where))()
+    hypothesis.settings(max_examples=2000)(hypothesis.given(calls, scopes)(where))()
