@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import rich.console
 import treescope
-from IPython.core.formatters import DisplayFormatter
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxvars as jv
@@ -105,8 +104,9 @@ def test_statistics_are_columns_of_the_table_when_asked_for(variables: jv.Variab
 
 
 def test_a_notebook_shows_a_table(variables: jv.Variables) -> None:
+    formatters = pytest.importorskip("IPython.core.formatters")
     for shown in (variables, variables.packed(), variables.summary()):
-        formats, _ = DisplayFormatter().format(shown)
+        formats, _ = formatters.DisplayFormatter().format(shown)
         assert "<table>" in formats["text/html"] and "conv/kernel" in formats["text/html"]
 
 
@@ -126,13 +126,14 @@ def test_rich_prints_what_looks_like_markup_as_it_is() -> None:
 
 
 def test_rich_prints_a_plan() -> None:
-    into = jv.Variables({"digits_net/conv1/biases": jnp.zeros(16), "missing": 0.0})
+    into = jv.Variables({"digits_net/conv1/biases": jnp.zeros(16, jnp.float32), "missing": 0.0})
     plan = jv.checkpoint.plan(OLD, into)
     text = printed(plan)
     assert "restore from" in text and "│ [16] " in text
     assert "MISSING missing" in text and "1 of 2 variables restored" in text and "not used:" in text
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class is deprecated:DeprecationWarning")
 def test_treescope_shows_names_and_values(variables: jv.Variables) -> None:
     text = treescope.render_to_text({"state": variables | {"hole": jax.ShapeDtypeStruct((2,), jnp.float32)}})
     assert "'state': Variables({" in text

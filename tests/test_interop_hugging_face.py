@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from hugging_face_models import GOLDEN, MODELS, recorded
+from jax.sharding import NamedSharding, PartitionSpec
+from processes import run_processes
 
 import jaxvars as jv
 from jaxvars.interop import hugging_face
@@ -143,6 +145,25 @@ def test_a_lone_number(tmp_path: Path) -> None:
     assert float(hugging_face.restore(tmp_path, variables.replace({"logit_scale": 0.0}))["logit_scale"]) == 2.5
 
 
+def save_together(folder: str) -> list[float]:
+    """What each of two processes does with a kernel of which it holds a half."""
+    devices = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+    value = np.arange(32, dtype=np.float32).reshape(8, 4)
+    spread = NamedSharding(devices, PartitionSpec("x"))
+    kernel = jax.make_array_from_callback(value.shape, spread, value.__getitem__)
+    path = hugging_face.save(jv.Variables({"fc/kernel": kernel}), folder, config={})
+    hole = jv.Variables({"fc/kernel": jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=spread)})
+    restored = hugging_face.restore(path, hole)["fc/kernel"]
+    for shard in restored.addressable_shards:
+        np.testing.assert_array_equal(shard.data, value[shard.index])
+    return np.asarray(jv.checkpoint.open(path)["fc.weight"])[:, 0].tolist()
+
+
+@pytest.mark.slow
+def test_two_processes_save_one_folder(tmp_path: Path) -> None:
+    assert run_processes(save_together, 2, str(tmp_path / "net")) == [[0.0, 1.0, 2.0, 3.0]] * 2
+
+
 # -- layouts ---------------------------------------------------------------------------------------------------------
 
 KERNELS = [
@@ -190,7 +211,7 @@ def test_transposed_convolution() -> None:
     variables = from_torch(model.specs(x.transpose(0, 2, 3, 1)), {"up.weight": weight})
     answer = np.moveaxis(jax.jit(model)(variables, x.transpose(0, 2, 3, 1)), -1, 1)
     # PyTorch defines it as the gradient of the convolution with the same weight.
-    _, pull = jax.vjp(lambda y: torch_convolution(y, weight), jnp.zeros((2, 4, 6, 8)))
+    _, pull = jax.vjp(lambda y: torch_convolution(y, weight), jnp.zeros((2, 4, 6, 8), jnp.float32))
     np.testing.assert_allclose(answer, pull(jnp.asarray(x))[0], rtol=1e-5, atol=1e-5)
 
 

@@ -176,7 +176,7 @@ def test_what_does_not_fit_raises_and_nothing_is_restored(
     refused(more, jv.errors.NotFoundError, "Key a/x not found")
     assert float(manager.restore(0, args=restore_args(more, strict=False))["a/x"]) == 1.0
     refused(variables.astype({"a/w": "int32"}), jv.errors.InvalidArgumentError, "a/w is int32, tensor a/w is float32")
-    wrong = jv.Variables({"a/w": jnp.zeros((8, 3)), "step": 0.0})
+    wrong = jv.Variables({"a/w": jnp.zeros((8, 3), jnp.float32), "step": jnp.float32(0)})
     refused(wrong, jv.errors.InvalidArgumentError, r"a/w(.|\n)*step is float32")
     refused(variables, jv.errors.NotFoundError, "none of the", rules=[("b/", "a/")])
     half = variables.select("a/w").astype(jnp.bfloat16)

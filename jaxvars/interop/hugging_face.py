@@ -54,6 +54,15 @@ def open(folder: _Folder) -> CheckpointReader:
       NotFoundError: there is no such folder, or there are no weights in it.
       InvalidArgumentError: its weights are a pickle, which is never loaded.
       DataLossError: they are damaged.
+
+    Example:
+      >>> import tempfile, jaxvars as jv
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = jv.interop.hugging_face.save(jv.Variables({"fc/bias": 0.0}), folder.name + "/net", config={})
+      >>> with jv.interop.hugging_face.open(path) as reader:
+      ...     print(list(reader))
+      ['fc.bias']
+      >>> folder.cleanup()
     """
     return open_checkpoint(weights_path(folder))
 
@@ -70,6 +79,15 @@ def rules(folder: _Folder, into: Variables, names: ModelNames | None = None) -> 
 
     Raises:
       As `open`, and NotFoundError: a pattern of `names` matches nothing.
+
+    Example:
+      >>> import tempfile, jaxvars as jv
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> variables = jv.Variables({"fc/bias": 0.0})
+      >>> path = jv.interop.hugging_face.save(variables, folder.name + "/net", config={})
+      >>> print(*jv.interop.hugging_face.rules(path, variables))
+      ("fc/bias", "fc.bias")
+      >>> folder.cleanup()
     """
     with open(folder) as reader:
         make = flax_rules if reader.format == "msgpack" else torch_rules
@@ -77,7 +95,29 @@ def rules(folder: _Folder, into: Variables, names: ModelNames | None = None) -> 
 
 
 def plan(folder: _Folder, into: Variables, names: ModelNames | None = None, cast: bool = False) -> RestorePlan:
-    """Say what `restore` would do; reads names and shapes, no values. The arguments are those of `restore`."""
+    """Say what `restore` with the same arguments would do; reads names and shapes, no values.
+
+    Args:
+      folder: the model folder.
+      into: the variables, or ``model.specs(...)``.
+      names: what their modules are called there.
+      cast: as for `restore`.
+
+    Returns:
+      A `jv.checkpoint.RestorePlan`: print it.
+
+    Raises:
+      As `rules`.
+
+    Example:
+      >>> import tempfile, jaxvars as jv
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> variables = jv.Variables({"fc/bias": 0.0})
+      >>> path = jv.interop.hugging_face.save(variables, folder.name + "/net", config={})
+      >>> jv.interop.hugging_face.plan(path, variables).restored
+      ('fc/bias',)
+      >>> folder.cleanup()
+    """
     return checkpoint_plan(weights_path(folder), into, rules=rules(folder, into, names), cast=cast)
 
 

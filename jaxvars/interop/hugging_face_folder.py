@@ -26,10 +26,9 @@ def model_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
       NotFoundError: there is no such folder.
     """
-    path = Path(local_path(folder))
+    path, text = Path(local_path(folder)), os.fspath(folder)
     if path.is_dir():
-        return path
-    text = os.fspath(folder)
+        return Path(text) if Path(text).is_dir() else path  # as its user calls it, for what is printed
     hub = (
         ""
         if text.startswith((".", "/", "~")) or text.count("/") != 1

@@ -7,17 +7,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxvars.checkpoint.formats.outgoing import outgoing
+from jaxvars.checkpoint.formats.outgoing import Outgoing, outgoing
 from jaxvars.checkpoint.formats.safetensors_header import tensor_type
+from jaxvars.checkpoint.gathering import write_gathered
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.save import prepare
+from jaxvars.checkpoint.together import is_common
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError, some_names
 from jaxvars.interop.hugging_face_folder import CONFIG, INDEX, WEIGHTS, model_folder, weights_path
 from jaxvars.interop.hugging_face_names import ModelNames, Place, torch_name
@@ -45,6 +47,8 @@ def save(
     max_shard_bytes: int = 5_000_000_000,
 ) -> str:
     """Write variables as a model folder, under PyTorch's names and in its layouts: ``from_pretrained`` loads it.
+
+    With several processes all must call it; process 0 writes, and gets the variables that others hold.
 
     Args:
       variables: the variables of the model, and no others; none may be a hole.
@@ -77,35 +81,37 @@ def save(
     if config is None and like is None:
         raise InvalidArgumentError("hugging_face.save: what kind of model is it? Write config={...}, or like=folder.")
     target, _ = prepare(variables, folder, "safetensors")
-    with contextlib.ExitStack() as opened:
-        original: Mapping[str, Any] = {}
-        if like is not None:
-            reader = opened.enter_context(open_checkpoint(weights_path(like)))
-            original = reader if reader.format == "safetensors" else {}  # Flax's names are others
-        tensors = _tensors(variables, names or ModelNames(), original)
-        shards = _shards(tensors, max_shard_bytes)
-        try:
-            os.makedirs(target, exist_ok=True)
-            _write(shards, Path(target))
-            if like is not None:
-                _copy_companions(model_folder(like), Path(target))
-            if config is not None:
-                (Path(target) / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-        except OSError as error:
-            raise FailedPreconditionError(f"Cannot write {target}: {error.strerror or error}.") from error
+    names = names or ModelNames()
+    places = names.places(variables)
+    _check_of_model(variables, places)
+    if like is not None:
+        weights_path(like)  # before anything is written
+
+    def write(items: Sequence[Outgoing], path: str) -> None:
+        with contextlib.ExitStack() as opened:
+            reader = None if like is None else opened.enter_context(open_checkpoint(weights_path(like)))
+            original = {} if reader is None or reader.format != "safetensors" else reader  # Flax's names are others
+            tensors = _tensors(items, places, names.base, original)
+            _write_folder(Path(path), _shards(tensors, max_shard_bytes), config, like)
+
+    items = outgoing(variables)
+    if is_common(item.value for item in items):
+        write_gathered(items, target, write)
+    else:
+        write(items, target)
     return os.fspath(folder)
 
 
-def _tensors(variables: Variables, names: ModelNames, original: Mapping[str, Any]) -> dict[str, _Array]:
+def _tensors(
+    items: Sequence[Outgoing], places: Mapping[str, Place], base: str, original: Mapping[str, Any]
+) -> dict[str, _Array]:
     """The tensors under PyTorch's names, in its layouts, and those of the original that are no variables here."""
-    places = names.places(variables)
-    _check_of_model(variables, places)
     result: dict[str, _Array] = {}
     sources: dict[str, list[str]] = {}
     counters: dict[str, _Array] = {}
-    for item in outgoing(variables):
+    for item in items:
         place = places[item.name]
-        there = torch_name(place, names.base, original or None)
+        there = torch_name(place, base, original or None)
         sources.setdefault(there, []).append(item.name)
         change = ROLES[place.role].to_torch(item.shape)
         result[there] = np.asarray(item.array() if change is None else change(item.array()), order="C")
@@ -113,6 +119,21 @@ def _tensors(variables: Variables, names: ModelNames, original: Mapping[str, Any
             counters[f"{there.rpartition('.')[0]}.{_BATCHES}"] = np.zeros((), np.int64)
     _check_names(sources, result)
     return counters | {name: np.asarray(tensor) for name, tensor in original.items() if name not in result} | result
+
+
+def _write_folder(
+    folder: Path, shards: Mapping[str, Mapping[str, _Array]], config: Mapping[str, Any] | None, like: _Folder | None
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_weights(shards, folder)
+        if like is not None:
+            _copy_companions(model_folder(like), folder)
+        if config is not None:
+            text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+            (folder / CONFIG).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FailedPreconditionError(f"Cannot write {folder}: {error.strerror or error}.") from error
 
 
 def _check_of_model(variables: Variables, places: Mapping[str, Place]) -> None:
@@ -151,7 +172,7 @@ def _shards(tensors: Mapping[str, _Array], most: int) -> dict[str, dict[str, _Ar
     return {f"model-{number:05d}-of-{len(groups):05d}.safetensors": g for number, g in enumerate(groups, 1)}
 
 
-def _write(shards: Mapping[str, Mapping[str, _Array]], folder: Path) -> None:
+def _write_weights(shards: Mapping[str, Mapping[str, _Array]], folder: Path) -> None:
     """Write all files beside their places first, then move them there, then delete weights of before."""
     try:
         from safetensors.numpy import save_file
@@ -191,7 +212,7 @@ def _index(shards: Mapping[str, Mapping[str, _Array]]) -> str:
 
 
 def _copy_companions(source: Path, target: Path) -> None:
-    if source == target:
+    if source.samefile(target):
         return
     for path in source.iterdir():
         if path.is_file() and path.suffix in _COMPANIONS and not path.name.endswith(".index.json"):
