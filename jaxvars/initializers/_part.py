@@ -28,7 +28,6 @@ class Part(Initializer):
       placement: the axes of a mesh over which the module wants it spread, or None.
     """
 
-    draws = True
     seed = None
     dtype = None
 

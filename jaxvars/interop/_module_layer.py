@@ -148,8 +148,8 @@ class ModuleLayer(Layer):
     def _known(self, frame: Frame) -> list[ModuleVariable]:
         """The variables of the module that were made already in this frame, or given to it."""
         prefix = f"{self._places[frame].scope.name}/"
-        given = getattr(frame, "given", None) or {}
-        specs: dict[str, Any] = dict(given.variable_specs) if given else {}
+        given: Any = getattr(frame, "given", None)
+        specs: dict[str, Any] = dict(given.variable_specs) if given is not None else {}
         specs |= {slot.key: slot for slot in frame.slots.values()}
         return [
             ModuleVariable(name.removeprefix(prefix), theirs[0], spec.shape, spec.dtype, spec.trainable, None)

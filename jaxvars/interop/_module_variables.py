@@ -92,10 +92,13 @@ def _depends(init: ModuleInit) -> bool:
 class GivenInit(ModuleInit):
     """The values of a module that exists, by name."""
 
-    depends = False
-
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
+
+    @property
+    def depends(self) -> bool:
+        """No."""
+        return False
 
     def __call__(self, key: jax.Array) -> dict[str, Any]:
         return dict(self._values)

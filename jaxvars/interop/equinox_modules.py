@@ -89,7 +89,6 @@ class EquinoxInit(ModuleInit):
     """The making of a module: from a key to its arrays, by path."""
 
     make: Callable[..., Any]
-    depends = False
 
     def __call__(self, key: jax.Array) -> dict[str, Any]:
         return _arrays(self.make(key))

@@ -245,11 +245,12 @@ def unboxed(tree: Any) -> Any:
 def _axes(tree: Any) -> dict[tuple[str, str], PartitionSpec]:
     """(collection, path) -> the axes of a mesh, of the values in boxes that name some."""
     import flax.linen as nn
+    from flax.linen.spmd import logical_to_mesh_axes
 
     found: dict[tuple[str, str], PartitionSpec] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_box):
         if isinstance(leaf, nn.LogicallyPartitioned):
-            spec = nn.logical_to_mesh_axes(leaf.names, leaf.rules)
+            spec = logical_to_mesh_axes(leaf.names, leaf.rules)
         elif isinstance(leaf, nn.Partitioned):
             spec = leaf.get_partition_spec()
         else:

@@ -42,8 +42,8 @@ def from_linen(tree: Any, prefix: str = "") -> Variables:
             f"from_linen takes a dict of collections, as module.init returns it, got {_shown(tree)}. Write: "
             'jv.interop.from_linen({"params": params})'
         )
-    branches = {str(name): flat(unboxed(branch), "from_linen") for name, branch in tree.items()}
-    leaves = {(name, path): leaf for name, branch in branches.items() for path, leaf in branch.items()}
+    branches = {str(name): flat(branch, "from_linen") for name, branch in tree.items()}
+    leaves = {(name, path): unboxed(leaf) for name, branch in branches.items() for path, leaf in branch.items()}
     return from_collections(leaves, prefix)
 
 

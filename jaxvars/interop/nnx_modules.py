@@ -147,16 +147,23 @@ class NnxInit(ModuleInit):
     """The making of a module: from a key to the values of its state, by path."""
 
     make: Callable[..., Any]
-    depends = False
 
     def __call__(self, key: jax.Array) -> dict[str, Any]:
         from flax import nnx as flax_nnx
 
-        state = flax_nnx.state(self.make(flax_nnx.Rngs(key)))
+        state = flax_nnx.state(_made(self.make, key))
         return {name: value_of(leaf) for name, leaf in named_state(state).items()}
 
     def __repr__(self) -> str:
         return getattr(self.make, "__qualname__", repr(self.make))
+
+
+def _made(make: Callable[..., Any], key: Any) -> Any:
+    """The module, its values where JAX puts them: where variables live is said in the specs."""
+    from flax import nnx as flax_nnx
+
+    with flax_nnx.use_eager_sharding(False):  # else a module with sharding metadata needs a mesh to be made
+        return make(flax_nnx.Rngs(key))
 
 
 @functools.lru_cache(maxsize=MAX_CALLS)
@@ -164,7 +171,7 @@ def _abstract(make: Callable[..., Any]) -> _Described:
     """What is known of the module that a function makes; no value is computed."""
     from flax import nnx as flax_nnx
 
-    module = flax_nnx.eval_shape(lambda: make(flax_nnx.Rngs(0)))
+    module = flax_nnx.eval_shape(lambda: _made(make, 0))
     if not isinstance(module, flax_nnx.Module):
         raise InvalidTypeError(f"jv.interop.nnx: {make!r:.60} returned {type(module).__name__}, not an nnx.Module.")
     graphdef, state = flax_nnx.split(module)

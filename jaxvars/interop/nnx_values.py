@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["collection_name", "from_nnx", "named_state", "to_nnx", "value_of", "with_value"]
 
 
-def from_nnx(module: nnx.Module | nnx.State, prefix: str = "") -> Variables:
+def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> Variables:
     """Return the state of a Flax NNX module as variables, under the names that `interop.nnx` gives them.
 
     Args:
@@ -44,7 +44,7 @@ def from_nnx(module: nnx.Module | nnx.State, prefix: str = "") -> Variables:
     return Variables.from_specs(pairs)
 
 
-def to_nnx(variables: Variables, like: nnx.Module | nnx.State, prefix: str = "") -> nnx.State:
+def to_nnx(variables: Variables, like: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> nnx.State[Any, Any]:
     """Return a state for ``nnx.update(module, state)``, or for ``nnx.merge``: the inverse of `from_nnx`.
 
     Args:
@@ -78,7 +78,7 @@ def to_nnx(variables: Variables, like: nnx.Module | nnx.State, prefix: str = "")
     return with_value(state, {name: variables[joined(prefix, name)] for name in named_state(state)})
 
 
-def named_state(state: nnx.State) -> dict[str, Any]:
+def named_state(state: nnx.State[Any, Any]) -> dict[str, Any]:
     """Return path -> leaf of a state, an ``nnx.Variable`` or an array, of all that hold an array."""
     from flax import nnx
 
@@ -86,7 +86,7 @@ def named_state(state: nnx.State) -> dict[str, Any]:
     return {name: leaf for name, leaf in flat.items() if is_array(value_of(leaf))}
 
 
-def with_value(state: nnx.State, values: Mapping[str, Any]) -> nnx.State:
+def with_value(state: nnx.State[Any, Any], values: Mapping[str, Any]) -> nnx.State[Any, Any]:
     """Return a state with these values, by path, in the place of its own."""
     from flax import nnx
 

@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from jaxvars.interop._wrapping import as_model, given, specs_of
 from jaxvars.interop.collections import PARAMS, STATE
 from jaxvars.interop.nnx_values import named_state, value_of
+from jaxvars.interop.trees import check_values
 from jaxvars.transform import Model
 from jaxvars.variables import Variables
 
@@ -36,6 +39,7 @@ def as_nnx(model: Model | Callable[..., Any], rng: Any, *args: Any, **kwargs: An
 
     Raises:
       InvalidTypeError: neither a model nor a function.
+      NotFoundError, InvalidArgumentError: `rng` is variables, and some are missing or differ; all are listed.
       What ``model.init`` raises.
 
     Example:
@@ -50,7 +54,11 @@ def as_nnx(model: Model | Callable[..., Any], rng: Any, *args: Any, **kwargs: An
 
     model = as_model(model, "as_nnx")
     if isinstance(rng, Variables):
-        variables = model.init(None, *args, variables=rng, **kwargs)
+        specs = model.specs(*args, **kwargs)
+        check_values(
+            rng, {name: jax.ShapeDtypeStruct(hole.shape, hole.dtype) for name, hole in specs.items()}, "as_nnx"
+        )
+        variables = Variables.from_specs([(rng.variable_specs[name], rng[name]) for name in specs])
     else:
         variables = model.init(_key(rng), *args, **kwargs)
     module, scope, state = _classes()
@@ -79,7 +87,7 @@ def _key(rng: Any) -> Any:
 def _classes() -> tuple[Any, Any, Any]:
     from flax import nnx
 
-    class ModelState(nnx.Variable):
+    class ModelState(nnx.Variable[Any]):
         """A variable of a jaxvars model that is not trainable."""
 
     class Scope(nnx.Module):
