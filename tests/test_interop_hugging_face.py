@@ -167,7 +167,7 @@ def test_two_processes_save_one_folder(tmp_path: Path) -> None:
 # -- layouts ---------------------------------------------------------------------------------------------------------
 
 KERNELS = [
-    ("kernel", (4, 3)), ("kernel", (5, 4, 3)), ("kernel", (5, 3, 2, 4)), ("kernel", (2, 3, 4, 2, 5)),
+    ("kernel", (4,)), ("kernel", (4, 3)), ("kernel", (5, 4, 3)), ("kernel", (5, 3, 2, 4)), ("kernel", (2, 3, 4, 2, 5)),
     ("transposed_kernel", (3, 4)), ("plain_kernel", (3, 4)), ("plain_kernel", (1, 3, 4)),
     ("depthwise_kernel", (3, 2, 4, 2)), ("bias", (3,)), ("embedding", (5, 3)), ("parameter", (1, 1, 3)),
 ]  # fmt: skip

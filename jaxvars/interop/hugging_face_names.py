@@ -119,8 +119,9 @@ def torch_rules(into: Variables, names: ModelNames | None = None, among: Contain
     """
     names = names or ModelNames()
     result: list[Rule] = []
+    specs = into.variable_specs
     for name, place in names.places(into).items():
-        role, shape = ROLES[place.role], into.variable_specs[name].shape
+        role, shape = ROLES[place.role], specs[name].shape
         result.append(Rule(name, torch_name(place, names.base, among), role.from_torch(shape)))
     return result
 
@@ -153,8 +154,9 @@ def flax_rules(into: Variables, names: ModelNames | None = None, among: Containe
     """
     names = names or ModelNames()
     result: list[Rule] = []
+    specs = into.variable_specs
     for name, place in names.places(into).items():
-        role, shape = ROLES[place.role], into.variable_specs[name].shape
+        role, shape = ROLES[place.role], specs[name].shape
         plain = f"{place.module}/{role.flax}".strip("/")
         bare = [plain, *([plain.removeprefix(f"{names.base}/")] if names.base else [])]
         tree = "batch_stats" if role.averaged else "params"

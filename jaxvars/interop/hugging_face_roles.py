@@ -19,14 +19,14 @@ def _as_here(shape: _Shape) -> None:
     del shape
 
 
-def _inputs_last(shape: _Shape) -> ValueTransform:
+def _inputs_last(shape: _Shape) -> ValueTransform | None:
     """``[outputs, inputs, ...]``, PyTorch's order of dense and convolution kernels, into ``[..., inputs, outputs]``."""
-    return transpose(*range(2, len(shape)), 1, 0)
+    return transpose(*range(2, len(shape)), 1, 0) if len(shape) > 1 else None
 
 
-def _outputs_first(shape: _Shape) -> ValueTransform:
+def _outputs_first(shape: _Shape) -> ValueTransform | None:
     rank = len(shape)
-    return transpose(rank - 1, rank - 2, *range(rank - 2))
+    return transpose(rank - 1, rank - 2, *range(rank - 2)) if rank > 1 else None
 
 
 def _depthwise_here(shape: _Shape) -> ValueTransform:
