@@ -15,7 +15,7 @@ from jaxvars.initializers._part import Part
 from jaxvars.interop._calls import MAX_CALLS, looked_up
 from jaxvars.interop._module_layer import ModuleLayer, plain_call
 from jaxvars.interop._module_variables import GivenInit, ModuleInit, ModuleVariable
-from jaxvars.interop.nnx_values import collection_name, named_state, value_of, with_value
+from jaxvars.interop.nnx_values import collection_name, flat_state, named_state, value_of, with_value
 from jaxvars.spec import leaf_dtype, leaf_shape
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _abstract(make: Callable[..., Any]) -> _Described:
 def _of(kind: str, graphdef: Any, state: Any, init: Any, values: Mapping[str, Any]) -> _Described:
     from flax import nnx as flax_nnx
 
-    homes = {name: value_of(leaf) for name, leaf in named_state(flax_nnx.get_partition_spec(state)).items()}
+    homes = {name: value_of(leaf) for name, leaf in flat_state(flax_nnx.get_partition_spec(state)).items()}
     variables: list[ModuleVariable] = []
     for name, leaf in named_state(state).items():
         value = value_of(leaf)

@@ -12,7 +12,7 @@ from jaxvars.variables import Variables
 if TYPE_CHECKING:
     from flax import nnx
 
-__all__ = ["collection_name", "from_nnx", "named_state", "to_nnx", "value_of", "with_value"]
+__all__ = ["collection_name", "flat_state", "from_nnx", "named_state", "to_nnx", "value_of", "with_value"]
 
 
 def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> Variables:
@@ -80,10 +80,14 @@ def to_nnx(variables: Variables, like: nnx.Module | nnx.State[Any, Any], prefix:
 
 def named_state(state: nnx.State[Any, Any]) -> dict[str, Any]:
     """Return path -> leaf of a state, an ``nnx.Variable`` or an array, of all that hold an array."""
+    return {name: leaf for name, leaf in flat_state(state).items() if is_array(value_of(leaf))}
+
+
+def flat_state(state: nnx.State[Any, Any]) -> dict[str, Any]:
+    """Return path -> leaf of a state, whatever it holds."""
     from flax import nnx
 
-    flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-    return {name: leaf for name, leaf in flat.items() if is_array(value_of(leaf))}
+    return {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def with_value(state: nnx.State[Any, Any], values: Mapping[str, Any]) -> nnx.State[Any, Any]:
