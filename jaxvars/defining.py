@@ -34,8 +34,8 @@ class PendingLoss(Pending):
     __slots__ = ("handle", "regularizer")
 
     def __init__(self, handle: Variable, regularizer: Callable[[Any], Any]) -> None:
-        self.handle = handle
-        self.regularizer = regularizer
+        self.handle: Variable = handle
+        self.regularizer: Callable[[Any], Any] = regularizer
 
     @property
     def name(self) -> str:

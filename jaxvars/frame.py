@@ -97,19 +97,19 @@ class Frame:
         tf1_op_names: bool = False,
         keys_drawn: int = 0,
     ) -> None:
-        self.graph = NameGraph(on_enter=self.touch)
-        self.rng = rng
+        self.graph: NameGraph = NameGraph(on_enter=self.touch)
+        self.rng: Any = rng
         self.tf1_op_names = tf1_op_names
         self.slots: dict[str, Slot] = {}
         self.is_open = False
         self.trace: Any = None
         self.eager = False
-        self.written = set(written)
+        self.written: set[str] = set(written)
         self._by_store_key: dict[str, Slot] = {}
         self._visits = Visits(self.graph)
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self.root: FrameType | None = None
-        self.keys_drawn = keys_drawn
+        self.keys_drawn: int = keys_drawn
         self._key_ref: Any = None
         self._outer: Token[Frame | None] | None = None
         self._left = False
@@ -126,7 +126,7 @@ class Frame:
         """Make this the current frame of the context; `root` is the stack frame that runs the user's function."""
         nested = open_frame() is not None
         self.trace = _compat.current_trace()
-        self.eager = _compat.is_eager(self.trace)
+        self.eager: bool = _compat.is_eager(self.trace)
         self.root = root
         # On closing, the token of the frame around it is back, so a frame must not wear out any of that one's.
         self._tokens = _Tokens() if nested else _thread
@@ -154,7 +154,7 @@ class Frame:
         # Nothing refers in circles any more: what the user does not keep is freed here and now.
         self.slots.clear()
         self._by_store_key.clear()
-        self.is_open = False
+        self.is_open: bool = False
         self._key_ref = self.root = self.trace = self.rng = None
         self._visits.clear()
         self.graph.collections = Collections()

@@ -143,7 +143,7 @@ class InitialValuesFrame(SpecsFrame):
     def close(self) -> None:
         """End the frame, and let go of what it was given."""
         super().close()
-        self.values = {}
+        self.values: dict[str, Any] = {}
 
 
 class ApplyFrame(DefiningFrame):
@@ -204,7 +204,7 @@ class ApplyFrame(DefiningFrame):
     def close(self) -> None:
         """End the frame, and let go of what it was given."""
         super().close()
-        self.given = _NONE  # handles keep their frame, and a frame must not keep arrays
+        self.given: Variables = _NONE  # handles keep their frame, and a frame must not keep arrays
 
 
 def _facts(layout: Layout) -> tuple[Facts, ...]:

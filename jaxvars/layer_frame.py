@@ -55,7 +55,7 @@ class LayerFrame(Frame):
         first: Any,
     ) -> None:
         super().__init__(rng=model.rng)
-        self.written = model.written
+        self.written: set[str] = model.written
         self.trace = _compat.current_trace()
         self.is_open = True
         self.root: FrameType | None = sys._getframe(1)
@@ -84,7 +84,7 @@ class LayerFrame(Frame):
             _restore(slot, state)
         self._outside.clear()
         self.stand_ins.clear()
-        self.is_open = False
+        self.is_open: bool = False
         self._key_ref = self.root = self.trace = self.rng = self._first = None
         self._around = self._probe = None
 

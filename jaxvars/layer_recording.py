@@ -201,7 +201,7 @@ class Recording:
         return found
 
     def _does_not_tell(self) -> None:
-        self.tells = False
+        self.tells: bool = False
         if self._around is not None:
             self._around._does_not_tell()
 

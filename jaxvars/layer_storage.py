@@ -41,7 +41,7 @@ class Storage:
 
     def __init__(self, frame: DefiningFrame, layers: Sequence[str]) -> None:
         self.frame = frame
-        self.layers = tuple(layers)
+        self.layers: tuple[str, ...] = tuple(layers)
 
     @property
     def scopes(self) -> Sequence[str]:

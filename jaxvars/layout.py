@@ -105,12 +105,12 @@ class Core:
         collections: tuple[tuple[str, ...], ...],
         constraints: tuple[Constraint | None, ...],
     ) -> None:
-        self.keys = keys
-        self.trainable = trainable
-        self.collections = collections
-        self.constraints = constraints
+        self.keys: tuple[str, ...] = keys
+        self.trainable: tuple[bool, ...] = trainable
+        self.collections: tuple[tuple[str, ...], ...] = collections
+        self.constraints: tuple[Constraint | None, ...] = constraints
         self.index: dict[str, int] = {key: i for i, key in enumerate(keys)}
-        self.bits = _chunk_bits(len(keys))
+        self.bits: int = _chunk_bits(len(keys))
         self._key_paths: tuple[Any, ...] | None = None
 
     @property
@@ -168,12 +168,12 @@ class Layout:
     )
 
     def __init__(self, core: Core, notes: Notes) -> None:
-        self.core = core
-        self.keys = core.keys
-        self.index = core.index
-        self.bits = core.bits
-        self.notes = notes
-        self.placed = notes.placement.count(None) != len(notes.placement)
+        self.core: Core = core
+        self.keys: tuple[str, ...] = core.keys
+        self.index: dict[str, int] = core.index
+        self.bits: int = core.bits
+        self.notes: Notes = notes
+        self.placed: bool = notes.placement.count(None) != len(notes.placement)
         self._views: dict[Any, Any] = {}
 
     def __eq__(self, other: object) -> bool:

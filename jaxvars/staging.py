@@ -77,7 +77,7 @@ class Staging:
         try:
             return self._run(variables, args, kwargs, key)
         except (*UNTRACEABLE, _HoldsObjects):
-            self.possible = False
+            self.possible: bool = False
         return self._apply(variables, args, kwargs, key)
 
     def _run(self, variables: Variables, args: Any, kwargs: Any, key: Any) -> tuple[Any, Variables]:

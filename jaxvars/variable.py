@@ -44,7 +44,7 @@ class Operation:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     def __repr__(self) -> str:
         return f"<jaxvars.Operation {self.name!r}>"

@@ -45,7 +45,7 @@ class Departure:
     """
 
     def __init__(self, spec: VariableSpec, read: Callable[[], _Array]) -> None:
-        self.item = Outgoing(spec, self._values)
+        self.item: Outgoing = Outgoing(spec, self._values)
         self.checksum: int | None = None
         self.meter: Callable[[str, int], object] = _no_meter
         self._read = read

@@ -27,7 +27,7 @@ class OpenWhenRead:
     __slots__ = ("_reader", "path")
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path: str = path
         self._reader: CheckpointReader | None = None
 
     def reader(self) -> CheckpointReader:

@@ -35,9 +35,9 @@ class LazyArray:
     def __init__(self, reader: CheckpointReader, info: TensorInfo) -> None:
         self._reader = reader
         self._info = info
-        self.name = info.name
-        self.shape = info.shape
-        self.dtype = info.dtype
+        self.name: str = info.name
+        self.shape: tuple[int, ...] = info.shape
+        self.dtype: np.dtype[Any] = info.dtype
 
     @property
     def ndim(self) -> int:
@@ -84,8 +84,8 @@ class CheckpointReader(Mapping[str, LazyArray]):
 
     def __init__(self, source: Source) -> None:
         self._source: Source | None = source
-        self.format = source.format
-        self.path = source.path
+        self.format: str = source.format
+        self.path: str = source.path
         self._tensors = source.tensors
         self._names = sorted(source.tensors)
         self._aliases: Mapping[str, str] | None = None

@@ -33,12 +33,12 @@ class ConvolutionLayer(KernelLayer):
     ) -> None:
         """Check the arguments that describe the window, and keep them."""
         layer, dims = self._kind, self._dims
-        self.filters = positive(filters, f"{layer}: filters")
-        self.kernel_size = sizes(kernel_size, dims, f"{layer}: kernel_size")
-        self.strides = sizes(strides, dims, f"{layer}: strides")
-        self.padding = padding_of(padding, layer, causal=dims == 1)
+        self.filters: int = positive(filters, f"{layer}: filters")
+        self.kernel_size: tuple[int, ...] = sizes(kernel_size, dims, f"{layer}: kernel_size")
+        self.strides: tuple[int, ...] = sizes(strides, dims, f"{layer}: strides")
+        self.padding: str = padding_of(padding, layer, causal=dims == 1)
         self.data_format = data_format
-        self.dilation_rate = sizes(dilation_rate, dims, f"{layer}: dilation_rate")
+        self.dilation_rate: tuple[int, ...] = sizes(dilation_rate, dims, f"{layer}: dilation_rate")
         self._layout = layout_of(data_format, dims, layer)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise InvalidArgumentError(

@@ -82,7 +82,7 @@ class Dense(KernelLayer):
             _scope=_scope,
             _reuse=_reuse,
         )
-        self.units = positive(units, "dense: units")
+        self.units: int = positive(units, "dense: units")
 
     def check(self, inputs: Any) -> jax.Array:
         """Refuse a rank below 2 and integers."""

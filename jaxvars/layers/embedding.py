@@ -58,8 +58,8 @@ class Embedding(Layer):
         _reuse: Any = None,
     ) -> None:
         super().__init__(trainable, name, dtype, _scope=_scope, _reuse=_reuse)
-        self.vocab_size = positive(vocab_size, "embedding: vocab_size")
-        self.embed_dim = positive(embed_dim, "embedding: embed_dim")
+        self.vocab_size: int = positive(vocab_size, "embedding: vocab_size")
+        self.embed_dim: int = positive(embed_dim, "embedding: embed_dim")
         self._table = WeightRules(initializer, regularizer, constraint)
 
     @property

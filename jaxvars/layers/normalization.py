@@ -82,7 +82,7 @@ class BatchNormalization(Layer):
         self.center = center
         self.scale = scale
         self.renorm = renorm
-        self.renorm_clipping = dict(renorm_clipping or {})
+        self.renorm_clipping: dict[str, Any] = dict(renorm_clipping or {})
         self.renorm_momentum = renorm_momentum
         self.fused = fused
         self.adjustment = adjustment

@@ -45,9 +45,9 @@ class _Pooling(Layer):
     ) -> None:
         super().__init__(name=name)
         layer, dims = self._kind, self._dims
-        self.pool_size = sizes(pool_size, dims, f"{layer}: pool_size")
-        self.strides = sizes(strides, dims, f"{layer}: strides")
-        self.padding = padding_of(padding, layer)
+        self.pool_size: tuple[int, ...] = sizes(pool_size, dims, f"{layer}: pool_size")
+        self.strides: tuple[int, ...] = sizes(strides, dims, f"{layer}: strides")
+        self.padding: str = padding_of(padding, layer)
         self.data_format = data_format
         self._layout = layout_of(data_format, dims, layer)
 

@@ -63,7 +63,7 @@ class _SeparableConv(ConvolutionLayer):
         )
         self._pointwise = WeightRules(pointwise_initializer, pointwise_regularizer, pointwise_constraint)
         self._set_window(filters, kernel_size, strides, padding, data_format, dilation_rate)
-        self.depth_multiplier = positive(depth_multiplier, f"{self._kind}: depth_multiplier")
+        self.depth_multiplier: int = positive(depth_multiplier, f"{self._kind}: depth_multiplier")
 
     def build(self, input_shape: Any) -> None:
         """Make both kernels and the bias."""

@@ -72,19 +72,21 @@ class Packing:
     __slots__ = ("__weakref__", "_key_paths", "groups", "layout", "loose", "offsets", "rule", "sizes", "where")
 
     def __init__(self, layout: Layout, groups: tuple[Group, ...], rule: PackingRule) -> None:
-        self.layout = layout
-        self.groups = groups
-        self.rule = rule
+        self.layout: Layout = layout
+        self.groups: tuple[Group, ...] = groups
+        self.rule: PackingRule = rule
         where: dict[int, tuple[int | None, int]] = {
             position: (number, place)
             for number, group in enumerate(groups)
             for place, position in enumerate(group.positions)
         }
-        self.loose = tuple(position for position in range(len(layout)) if position not in where)
+        self.loose: tuple[int, ...] = tuple(position for position in range(len(layout)) if position not in where)
         where.update((position, (None, len(groups) + i)) for i, position in enumerate(self.loose))
-        self.where = where
-        self.sizes = tuple([math.prod(shape) for shape in group.shapes] for group in groups)
-        self.offsets = tuple(list(itertools.accumulate(sizes, initial=0))[:-1] for sizes in self.sizes)
+        self.where: dict[int, tuple[int | None, int]] = where
+        self.sizes: tuple[list[int], ...] = tuple([math.prod(shape) for shape in group.shapes] for group in groups)
+        self.offsets: tuple[list[int], ...] = tuple(
+            list(itertools.accumulate(sizes, initial=0))[:-1] for sizes in self.sizes
+        )
         self._key_paths: tuple[Any, ...] | None = None
 
     def __eq__(self, other: object) -> bool:

@@ -100,7 +100,7 @@ class RuleSet:
     """
 
     def __init__(self, rules: Iterable[Rule], *, op: str, names: bool = False, direction: str = "") -> None:
-        self.rules = tuple(rules)
+        self.rules: tuple[Rule, ...] = tuple(rules)
         self.op = op
         self.names = names
         self.direction = direction

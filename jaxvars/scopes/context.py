@@ -40,14 +40,14 @@ class Context:
         parent: Context | None,
         owner: object,
     ) -> None:
-        self.graph = graph
-        self.scope = scope
-        self.name_scope = name_scope  # without the trailing "/"
-        self.counts = counts
-        self.opened = opened  # the counts just after `scope` was opened
-        self.creators = creators  # of variable_creator_scope, outermost first
-        self.parent = parent  # what closing goes back to; None at the root of a frame
-        self.owner = owner  # the context manager whose entry made this record
+        self.graph: NameGraph = graph
+        self.scope: VariableScope = scope
+        self.name_scope: str = name_scope  # without the trailing "/"
+        self.counts: Counts = counts
+        self.opened: Counts = opened  # the counts just after `scope` was opened
+        self.creators: tuple[Creator, ...] = creators  # of variable_creator_scope, outermost first
+        self.parent: Context | None = parent  # what closing goes back to; None at the root of a frame
+        self.owner: object = owner  # the context manager whose entry made this record
 
 
 current: Final[ContextVar[Context | None]] = ContextVar("jaxvars_naming", default=None)

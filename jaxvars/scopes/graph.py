@@ -54,10 +54,10 @@ class NameGraph:
           on_enter: called before a variable scope, name scope or creator scope of this graph is entered: a
             frame learns here that a body is being traced, before the body's names are counted.
         """
-        self.names = NameRegistry()
-        self.collections = Collections()
-        self.on_enter = on_enter
-        self.serial = next(_serials)
+        self.names: NameRegistry = NameRegistry()
+        self.collections: Collections = Collections()
+        self.on_enter: Callable[[], None] | None = on_enter
+        self.serial: int = next(_serials)
 
     def as_current(self) -> _Activation:
         """Return a context manager: names inside belong to this graph, beginning at a fresh root scope.

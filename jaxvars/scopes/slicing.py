@@ -93,7 +93,7 @@ class ElementType:
     __slots__ = ("dtype",)
 
     def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
+        self.dtype: Any = dtype
 
     @property
     def size(self) -> int:
@@ -207,8 +207,8 @@ class PartitionInfo:
                     f"Expected 0 <= offset < shape but found offset={offset}, shape={size} for "
                     f"var_offset={list(var_offset)}, full_shape={list(full_shape)}."
                 )
-        self.full_shape = full_shape
-        self.var_offset = var_offset
+        self.full_shape: list[int] | tuple[int, ...] = full_shape
+        self.var_offset: list[int] | tuple[int, ...] = var_offset
 
     def single_offset(self, shape: list[int] | tuple[int, ...]) -> int:
         """Return where the slice of this shape begins along the axis that is cut, 0 where none is.

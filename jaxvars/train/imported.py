@@ -32,8 +32,8 @@ class MetaGraph:
     def __init__(self, description: Mapping[str, Any], programs: Mapping[str, bytearray]) -> None:
         from jax import export
 
-        self.specs = _decoded(description["variables"])
-        self.saver = Saver()
+        self.specs: Variables = _decoded(description["variables"])
+        self.saver: Saver = Saver()
         self.platforms: tuple[str, ...] = tuple(description["platforms"])
         self._description = description
         self._uses = [str(key) for key in description["uses"]]

@@ -50,7 +50,7 @@ class RangedFile:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
             raise DataLossError(f"Cannot read {path}: it is {kind}, not a file.")
         self._file = io.FileIO(descriptor, "rb", closefd=False)
-        self.size = status.st_size
+        self.size: int = status.st_size
         self._lock = threading.Lock()
 
     def read(self, offset: int, size: int, what: str) -> bytes:

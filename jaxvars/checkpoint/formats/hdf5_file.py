@@ -76,7 +76,7 @@ class Hdf5File:
     """
 
     def __init__(self, octets: Octets) -> None:
-        self.path = octets.path
+        self.path: str = octets.path
         self._octets = octets
         self._file: Any = None
         try:
@@ -95,7 +95,7 @@ class Hdf5File:
         self._found: dict[str, Any] = {}  # the datasets of h5py
         self._groups: dict[str, int] = {}  # where the groups' headers lie
         with self._calling(f"Cannot list the datasets of {self.path}"):
-            self.datasets = sorted(self._walk(), key=lambda dataset: dataset.path)
+            self.datasets: list[Dataset] = sorted(self._walk(), key=lambda dataset: dataset.path)
 
     @contextlib.contextmanager
     def _calling(self, what: str) -> Generator[None, None, None]:

@@ -39,24 +39,24 @@ class Side:
     """
 
     def __init__(self, parts: Sequence[Parts], groups: Sequence[int], num_groups: int) -> None:
-        self.numbers = _numbers(parts)
-        self.roles = np.array([_ROLES.index(part.role) for part in parts], np.intp)
+        self.numbers: list[list[tuple[str, int]]] = _numbers(parts)
+        self.roles: np.ndarray = np.array([_ROLES.index(part.role) for part in parts], np.intp)
         tokens = [[*part.words, *numbers] for part, numbers in zip(parts, self.numbers, strict=True)]
-        self.layers = _numbered([part.layer for part in parts])
+        self.layers: Numbers = _numbered([part.layer for part in parts])
         count = Counter(token for some in tokens for token in some)
         self.vocabulary: list[Any] = [token for token, _ in count.most_common(_MOST_TOKENS)]
         index = {token: number for number, token in enumerate(self.vocabulary)}
         size = len(self.vocabulary)
         longest = max((len(some) for some in tokens), default=0)
         # One more column, of a token that is like no other, fills up the rows.
-        self.tokens = np.full((len(parts), longest + 1), size, np.intp)
+        self.tokens: np.ndarray = np.full((len(parts), longest + 1), size, np.intp)
         for row, some in enumerate(tokens):
             known = [index[token] for token in some if token in index]
             self.tokens[row, : len(known)] = known
         share = np.array([count[token] for token in self.vocabulary], np.float32) / max(len(parts), 1)
-        self.weights = np.append(_EVERYWHERE + (1 - _EVERYWHERE) * np.sqrt(1 - share), 0).astype(np.float32)
-        self.size = float(self.weights[self.tokens].sum(axis=1).mean()) if len(parts) else 0.0
-        self.seen = np.zeros((size, num_groups), np.float32)  # how often a token occurs in each group
+        self.weights: np.ndarray = np.append(_EVERYWHERE + (1 - _EVERYWHERE) * np.sqrt(1 - share), 0).astype(np.float32)
+        self.size: float = float(self.weights[self.tokens].sum(axis=1).mean()) if len(parts) else 0.0
+        self.seen: np.ndarray = np.zeros((size, num_groups), np.float32)  # how often a token occurs in each group
         for row, group in zip(self.tokens, groups, strict=True):
             if group >= 0:
                 self.seen[row[row < size], group] += 1
@@ -128,7 +128,8 @@ class Likeness:
     """
 
     def __init__(self, targets: Side, sources: Side) -> None:
-        self.targets, self.sources = targets, sources
+        self.targets: Side = targets
+        self.sources: Side = sources
         self._words = np.maximum(_same_words(targets, sources), _same_numbers(targets, sources))
         self._fixed = np.maximum(self._words, _same_surroundings(targets, sources))
         self._by_role = _roles()
