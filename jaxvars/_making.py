@@ -243,7 +243,12 @@ def make_together(group: Sequence[Task], key: Any) -> list[jax.Array]:
     parts = [cast(Part, task.initializer) for task in group]
     if all(part.made is not None for part in parts):
         return [copied(part.made) for part in parts]
-    wanted = tuple((part.path, task.shape, task.dtype) for part, task in zip(parts, group, strict=True))
+    meshes = {getattr(task.sharding, "mesh", None) for task in group if task.sharding is not None}
+    spread = len(meshes) == 1 and None not in meshes  # each device then makes its own part
+    wanted = tuple(
+        (part.path, task.shape, task.dtype, task.sharding if spread else None)
+        for part, task in zip(parts, group, strict=True)
+    )
     try:
         program = _kept_program(parts[0].make, wanted)
     except TypeError:  # not hashable, such as a module with a list among its fields
@@ -252,12 +257,13 @@ def make_together(group: Sequence[Task], key: Any) -> list[jax.Array]:
 
 
 @functools.lru_cache(maxsize=_MAX_PROGRAMS)
-def _kept_program(make: MakeAll, wanted: tuple[tuple[str, tuple[int, ...], Any], ...]) -> Callable[[Any], Any]:
+def _kept_program(make: MakeAll, wanted: tuple[tuple[str, tuple[int, ...], Any, Any], ...]) -> Callable[[Any], Any]:
     def values(key: Any) -> list[jax.Array]:
         made = make(key)
-        return [_strict(made[path], shape, dtype) for path, shape, dtype in wanted]
+        return [_strict(made[path], shape, dtype) for path, shape, dtype, _ in wanted]
 
-    return jax.jit(values)
+    shardings = [sharding for *_, sharding in wanted]
+    return jax.jit(values) if shardings.count(None) == len(shardings) else jax.jit(values, out_shardings=shardings)
 
 
 def _strict(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.Array:
