@@ -38,7 +38,7 @@ __all__ = ["Facts", "Frame", "NeedsStaging", "Restart", "Slot", "current_frame",
 
 _current: ContextVar[Frame | None] = ContextVar("jaxvars_frame", default=None)
 # Sits in JAX's trace cache keys; None outside of frames.
-trace_key = _compat.make_user_context(None)
+trace_key: Any = _compat.make_user_context(None)
 
 
 class _TraceToken:

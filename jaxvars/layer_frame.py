@@ -84,7 +84,7 @@ class LayerFrame(Frame):
             _restore(slot, state)
         self._outside.clear()
         self.stand_ins.clear()
-        self.is_open: bool = False
+        self.is_open = False
         self._key_ref = self.root = self.trace = self.rng = self._first = None
         self._around = self._probe = None
 

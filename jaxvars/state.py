@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -260,8 +260,13 @@ class State(Mapping[str, jax.Array]):
         return len(self._layout.keys)
 
     # Identity, not contents: comparing arrays would be slow, ambiguous, and impossible for tracers.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]: Mapping has none
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: object, /) -> bool: ...
+        def __hash__(self) -> int: ...
+    else:
+        __eq__ = object.__eq__
+        __hash__ = object.__hash__
 
     def __setitem__(self, ref: Any, value: Any) -> NoReturn:
         raise InvalidTypeError(

@@ -23,7 +23,7 @@ MEASURED_EVERY = 5
 
 Step = Callable[[jv.Variables, Examples], tuple[jax.Array, jv.Variables]]
 
-optimizer = jv.train.AdamOptimizer(3e-3)
+optimizer: jv.train.AdamOptimizer = jv.train.AdamOptimizer(3e-3)
 
 
 @dataclass

@@ -27,7 +27,7 @@ def reader(images: jax.Array, classes: int, training: bool = False) -> jax.Array
         return jv.layers.dense(x, classes, name="head")
 
 
-model = jv.transform(reader)
+model: jv.Model = jv.transform(reader)
 
 OLD_NAMES = [
     (r"reader/stem/kernel", r"digits_net/conv1/weights"),
