@@ -23,12 +23,12 @@ def facts() -> dict[str, tuple[str, str]]:
     types = project["tool"]["pyright"]["typeCheckingMode"]
     assert "pyright" in _read(".ci/run") and "ruff check" in _read(".ci/run") and "pytest parity" in _read(".ci/run")
     guides = _found(r"All (\d+) rows hold", "docs/guide-rows.md")
-    programs = _found(r"\| ([\d,]+), no mismatch", "README.md")
+    examples = _found(r"about ([\d,]+) in each run of CI", "README.md")
     notebooks = len(list((ROOT / "notebooks").glob("*.ipynb")))
     return {
         "python": ("Python", " | ".join(pythons)),
         "jax": ("JAX", f"{oldest} to newest"),
-        "tensorflow": ("TensorFlow's answers", f"{programs} programs"),
+        "tensorflow": ("beside TensorFlow", f"about {examples} examples"),
         "guides": ("TF1's guides", f"{guides} of {guides} statements"),
         "notebooks": ("notebooks", f"{notebooks} run"),
         "types": ("types", f"pyright {types}"),
