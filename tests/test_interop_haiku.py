@@ -115,7 +115,7 @@ def _model(x: Any, training: bool = False) -> Any:
         with jv.variable_scope("deep"):
             x = jv.layers.batch_normalization(x, training=training, name="norm")
     if training:
-        x = x + jax.random.normal(jv.next_rng_key(), x.shape)
+        x = x + jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
     return jv.layers.dense(x, 2, name="head") * scale
 
 

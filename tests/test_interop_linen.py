@@ -340,7 +340,7 @@ def _net(x: Any, training: bool = False) -> Any:
         x = jv.layers.dense(x, 4, name="fc")
         x = jv.layers.batch_normalization(x, training=training, name="norm")
     if training:
-        x = x + 0 * jax.random.normal(jv.next_rng_key(), x.shape)
+        x = x + 0 * jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
     return jv.layers.dense(x, 2, name="head")
 
 

@@ -175,7 +175,7 @@ def _model(x: Any, training: bool = False) -> Any:
         x = jv.layers.dense(x, 4, name="fc")
         x = jv.layers.batch_normalization(x, training=training, name="norm")
     if training:
-        x = x + jax.random.normal(jv.next_rng_key(), x.shape)
+        x = x + jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
     return jv.layers.dense(x, 2, name="head")
 
 

@@ -70,8 +70,9 @@ def test_values_of_one_buffer_become_two() -> None:
 
 
 def test_all_differences_are_listed() -> None:
-    variables = jv.interop.from_tree({"a": jnp.zeros(2), "b": jnp.zeros(2), "c": jax.ShapeDtypeStruct((2,), "f4")})
-    like = {"a": jnp.zeros(3), "b": jnp.zeros(2, "int32"), "c": jnp.zeros(2), "aa": jnp.zeros(1)}
+    zeros = np.zeros(2, np.float32)
+    variables = jv.interop.from_tree({"a": zeros, "b": zeros, "c": jax.ShapeDtypeStruct((2,), "f4")})
+    like = {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32), "c": zeros, "aa": zeros}
     with pytest.raises(jv.errors.NotFoundError) as caught:
         jv.interop.to_tree(variables, like)
     text = str(caught.value)

@@ -39,18 +39,22 @@ class AbstractCall(NamedTuple):
     @property
     def arguments(self) -> tuple[Any, Any]:
         """(args, kwargs), in which arrays are ShapeDtypeStructs."""
-        return jax.tree.unflatten(self.structure, [leaf for _, leaf in self.leaves])
+        return self.with_arrays(self.arrays)
+
+    @property
+    def arrays(self) -> list[jax.ShapeDtypeStruct]:
+        """The arrays among the arguments."""
+        return [leaf for kind, leaf in self.leaves if kind is jax.Array]
+
+    def with_arrays(self, arrays: list[Any]) -> tuple[Any, Any]:
+        """Return (args, kwargs) with these arrays."""
+        remaining = iter(arrays)
+        leaves = [next(remaining) if kind is jax.Array else leaf for kind, leaf in self.leaves]
+        return jax.tree.unflatten(self.structure, leaves)
 
     def evaluated(self, function: Callable[..., Any]) -> Any:
         """Return the shapes of ``function(args, kwargs)``; nothing is computed."""
-        arrays = [leaf for kind, leaf in self.leaves if kind is jax.Array]
-
-        def call(arrays: list[Any]) -> Any:
-            remaining = iter(arrays)
-            leaves = [next(remaining) if kind is jax.Array else leaf for kind, leaf in self.leaves]
-            return function(*jax.tree.unflatten(self.structure, leaves))
-
-        return jax.eval_shape(call, arrays)
+        return jax.eval_shape(lambda arrays: function(*self.with_arrays(arrays)), self.arrays)
 
 
 def looked_up(function: Any, *args: Any) -> Any:

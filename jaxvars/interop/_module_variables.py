@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from jaxvars._compat import used_arguments
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.initializers._part import MakeAll, Part
 from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
 from jaxvars.interop.collections import PARAMS, collection_leaves, names_of
 from jaxvars.spec import leaf_dtype, leaf_shape
 
-__all__ = ["KEY", "GivenInit", "ModuleInit", "ModuleVariable", "module_variables"]
+__all__ = ["KEY", "CallInit", "GivenInit", "ModuleInit", "ModuleVariable", "module_variables"]
 
 #: Stands for a random key where nothing is computed.
 KEY = jax.eval_shape(lambda: jax.random.key(0))
@@ -41,12 +43,26 @@ class ModuleVariable(NamedTuple):
 
 
 class ModuleInit:
-    """A library's ``init`` for calls like one: from a key to the values, by their names below the scope.
+    """What makes a module's first values: from a key, by their names below the scope. Hashable, if what it holds is."""
 
-    Subclasses are hashable, where what they hold is.
-    """
+    @property
+    def depends(self) -> bool:
+        """Whether values depend on those of a call's arguments, and not on their shapes alone."""
+        return False
 
-    call: AbstractCall  # where the values may depend on the arguments
+    def __call__(self, key: jax.Array) -> dict[str, Any]:
+        """Return the values, where they do not depend on the arguments."""
+        raise NotImplementedError
+
+    def values(self, key: jax.Array, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the values for these arguments."""
+        return self(key)
+
+
+class CallInit(ModuleInit):
+    """A library's ``init`` for calls like one, with arguments."""
+
+    call: AbstractCall
 
     def tree(self, key: jax.Array, args: Any, kwargs: Any) -> dict[str, Any]:
         """Return the values in one tree, collection -> tree of arrays."""
@@ -57,22 +73,17 @@ class ModuleInit:
         return self.call.evaluated(lambda args, kwargs: jax.eval_shape(lambda key: self.tree(key, args, kwargs), KEY))
 
     def values(self, key: jax.Array, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Return the values for real arguments."""
+        """Return the values for these arguments."""
         return _by_name(self.tree(key, args, kwargs))
 
     def __call__(self, key: jax.Array) -> dict[str, Any]:
-        """Return the values where they do not depend on the arguments' values."""
-        from flax.core.partial_eval import lazy_init
-        from flax.errors import LazyInitError
-
-        args, kwargs = self.call.arguments
-        try:
-            return _by_name(lazy_init(self.tree)(key, args, kwargs))
-        except LazyInitError as error:
+        if self.depends:
             raise InvalidArgumentError(
                 "its module computes initial values from the values of its arguments. Write:\n"
                 "    variables = model.init(rng, *args)    # with arrays, not jax.ShapeDtypeStruct"
-            ) from error
+            )
+        zeros = [jnp.zeros(array.shape, array.dtype) for array in self.call.arrays]
+        return self.values(key, *self.call.with_arrays(zeros))
 
     @property
     def depends(self) -> bool:
@@ -81,27 +92,26 @@ class ModuleInit:
 
 
 @functools.lru_cache(maxsize=MAX_CALLS)
-def _depends(init: ModuleInit) -> bool:
-    try:
-        jax.eval_shape(init, KEY)
-    except InvalidArgumentError:
-        return True
-    return False
+def _depends(init: CallInit) -> bool:
+    def tree(key: Any, arrays: list[Any]) -> Any:
+        return init.tree(key, *init.call.with_arrays(arrays))
+
+    arrays = init.call.arrays
+    if not arrays:
+        return False
+    # What a program does not need, `jax.jit` leaves out.
+    used = used_arguments(jax.jit(tree).lower(KEY, arrays))
+    return used is None or max(used, default=0) > 0
 
 
 class GivenInit(ModuleInit):
     """The values of a module that exists, by name."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    @property
-    def depends(self) -> bool:
-        """No."""
-        return False
+        self.given = values
 
     def __call__(self, key: jax.Array) -> dict[str, Any]:
-        return dict(self._values)
+        return dict(self.given)
 
     def __repr__(self) -> str:
         return "the module's own values"

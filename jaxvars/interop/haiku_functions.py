@@ -14,7 +14,7 @@ from jaxvars.frame import Frame
 from jaxvars.frames import HandFrame, SpecsFrame
 from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
 from jaxvars.interop._module_layer import ModuleLayer, plain_call
-from jaxvars.interop._module_variables import ModuleInit, ModuleVariable, module_variables
+from jaxvars.interop._module_variables import CallInit, ModuleVariable, module_variables
 from jaxvars.interop.collections import PARAMS, STATE, collection_leaves, own_path
 from jaxvars.store import next_rng_key
 
@@ -101,7 +101,7 @@ class HaikuLayer(ModuleLayer):
 
 
 @dataclasses.dataclass(frozen=True)
-class HaikuInit(ModuleInit):
+class HaikuInit(CallInit):
     """``transformed.init`` for calls like one."""
 
     transformed: Any

@@ -14,7 +14,7 @@ from jaxvars._keys import name_hash
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
 from jaxvars.interop._module_layer import ModuleLayer, plain_call
-from jaxvars.interop._module_variables import KEY, ModuleInit, ModuleVariable, module_variables
+from jaxvars.interop._module_variables import KEY, CallInit, ModuleVariable, module_variables
 from jaxvars.interop.collections import PARAMS, collection_leaves, names_of
 from jaxvars.interop.trees import path_name
 from jaxvars.store import add_to_collection, next_rng_key
@@ -165,7 +165,7 @@ class Described(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LinenInit(ModuleInit):
+class LinenInit(CallInit):
     """``module.init`` for calls like one.
 
     Attributes:
