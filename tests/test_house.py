@@ -106,6 +106,7 @@ def test_every_public_name_exists_and_is_documented() -> None:
     packages = [
         jv,
         jv.train,
+        jv.interop,
         jv.layers,
         jv.nn,
         jv.losses,

@@ -30,6 +30,7 @@ RUN = [
     "docs/packing.md",
     "docs/training.md",
     "docs/from-haiku-and-linen.md",
+    "docs/interop.md",
     "docs/interop-files.md",
     "docs/scale.md",
     "docs/processes.md",

@@ -2,10 +2,10 @@
 
 * A module of theirs inside a scope, its state ours: `linen`, `nnx`, `haiku`, `equinox`.
 * A jaxvars model as a module of theirs: `as_linen`, `as_nnx`, `as_haiku`; with plain functions, `Model.to_pure`.
-* Values alone: `to_tree` and `from_tree` for any pytree; `to_linen`, `from_linen`, `to_nnx`, `from_nnx`, `to_haiku`,
-  `from_haiku`.
-* Files, optimizers: `hugging_face` (model folders of `transformers`), `orbax` (its managers), `optax` (masks, labels and
-  factors by name rules).
+* Values alone: `to_tree` and `from_tree` for any pytree; `to_linen`, `from_linen`, `to_nnx`, `from_nnx`,
+  `to_haiku`, `from_haiku`.
+* Files, optimizers: `hugging_face` (model folders of `transformers`), `orbax` (its managers), `optax` (masks,
+  labels and factors by name rules).
 """
 
 import importlib
