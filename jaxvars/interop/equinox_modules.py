@@ -16,6 +16,7 @@ from jaxvars.initializers._part import Part
 from jaxvars.interop._calls import MAX_CALLS, looked_up
 from jaxvars.interop._module_layer import ModuleLayer, plain_call
 from jaxvars.interop._module_variables import KEY, GivenInit, ModuleInit, ModuleVariable
+from jaxvars.interop._packages import require
 from jaxvars.interop.collections import PARAMS, STATE
 from jaxvars.interop.trees import is_array, path_name
 from jaxvars.spec import leaf_dtype, leaf_shape
@@ -52,8 +53,7 @@ def equinox(
       >>> list(jv.transform(net).init(0, jnp.ones(3)))
       ['fc/bias', 'fc/weight']
     """
-    import equinox as eqx
-
+    eqx = require("equinox", "jv.interop.equinox")
     if isinstance(module, eqx.Module):
         return EquinoxLayer(module, name, trainable, type(module).__name__)
     if not callable(module):

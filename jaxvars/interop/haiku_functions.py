@@ -15,6 +15,7 @@ from jaxvars.frames import HandFrame, SpecsFrame
 from jaxvars.interop._calls import MAX_CALLS, AbstractCall, looked_up
 from jaxvars.interop._module_layer import ModuleLayer, plain_call
 from jaxvars.interop._module_variables import CallInit, ModuleVariable, module_variables
+from jaxvars.interop._packages import require
 from jaxvars.interop.collections import PARAMS, STATE, collection_leaves, own_path
 from jaxvars.store import next_rng_key
 
@@ -56,8 +57,7 @@ def haiku(
       >>> list(variables)[:2]
       ['net/mlp/~/linear_0/b', 'net/mlp/~/linear_0/w']
     """
-    import haiku as hk
-
+    hk = require("haiku", "jv.interop.haiku")
     if not isinstance(transformed, hk.Transformed | hk.TransformedWithState):
         raise InvalidTypeError(
             f"jv.interop.haiku takes what hk.transform returns, got {transformed!r:.60}. Write: "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from jaxvars.interop._packages import require
 from jaxvars.interop._wrapping import as_model, given, specs_of
 from jaxvars.interop.collections import PARAMS, STATE
 from jaxvars.spec import VariableSpec
@@ -45,6 +46,7 @@ def as_haiku(model: Model | Callable[..., Any], name: str | None = None) -> hk.M
       >>> jax.tree.map(jnp.shape, theirs.init(jax.random.key(0), jnp.ones([1, 3])))
       {'net/fc': {'bias': (2,), 'kernel': (3, 2)}}
     """
+    require("haiku", "jv.interop.as_haiku")
     return _module_class()(as_model(model, "as_haiku"), name)
 
 

@@ -20,7 +20,8 @@ from jaxvars.checkpoint.gathering import write_gathered
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.save import prepare
 from jaxvars.checkpoint.together import is_common
-from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError, some_names
+from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, some_names
+from jaxvars.interop._packages import require
 from jaxvars.interop.hugging_face_folder import CONFIG, INDEX, WEIGHTS, model_folder, weights_path
 from jaxvars.interop.hugging_face_names import ModelNames, Place, torch_name
 from jaxvars.interop.hugging_face_roles import ROLES
@@ -80,6 +81,7 @@ def save(
     """
     if config is None and like is None:
         raise InvalidArgumentError("hugging_face.save: what kind of model is it? Write config={...}, or like=folder.")
+    require("safetensors.numpy", "hugging_face.save")  # before anything is written
     target, _ = prepare(variables, folder, "safetensors")
     names = names or ModelNames()
     places = names.places(variables)
@@ -174,12 +176,7 @@ def _shards(tensors: Mapping[str, _Array], most: int) -> dict[str, dict[str, _Ar
 
 def _write_weights(shards: Mapping[str, Mapping[str, _Array]], folder: Path) -> None:
     """Write all files beside their places first, then move them there, then delete weights of before."""
-    try:
-        from safetensors.numpy import save_file
-    except ImportError as error:
-        raise UnavailableError(
-            f'model folders need safetensors ({error}). Run: pip install "jaxvars[interop]"'
-        ) from error
+    save_file = require("safetensors.numpy", "hugging_face.save").save_file
     with _unfinished(folder) as beside:
         for name, tensors in shards.items():
             save_file(dict(tensors), beside / name, _METADATA)
