@@ -425,6 +425,38 @@ def test_functions_may_change_what_they_are_given(tmp_path: Path, old: str) -> N
     assert found["w"].tolist() == (TENSORS["tower/weights"] * 2).tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("model.h5", "HDF5 files"),
+        ("all.HDF5", "HDF5 files"),
+        ("model.keras", "Keras files"),
+        ("model.msgpack", "msgpack files"),
+        ("model.pt", "PyTorch files"),
+        ("model.pth", "PyTorch files"),
+        ("model.bin", "PyTorch files"),
+        ("model.pb", "TensorFlow graphs"),
+    ],
+)
+def test_a_suffix_of_another_program_does_not_become_a_folder(
+    tmp_path: Path, old: str, name: str, files: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = listing(tmp_path)
+    variables = jv.Variables({"w": jnp.ones(2)})
+    for write in (
+        lambda path: convert(old, path),
+        lambda path: jv.checkpoint.save(variables, path),
+        lambda path: jv.checkpoint.save_async(variables, path),
+        lambda path: jv.train.Saver().save(variables, path),
+        lambda path: jv.train.Saver().save(variables, path, global_step=3),
+    ):
+        with pytest.raises(InvalidArgumentError, match=rf'{name}.*does not write {files}.*format="orbax"'):
+            write(tmp_path / name)
+    assert_one_line(run(capsys, "convert", old, tmp_path / name), name, files)
+    assert listing(tmp_path) == before
+    assert convert(old, tmp_path / name, format="orbax").format == "orbax"
+
+
 # The command
 
 

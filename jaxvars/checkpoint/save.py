@@ -36,8 +36,9 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
       variables: the variables; none may be a hole.
       path: where to; the folder above is made if needed. A string, a `pathlib.Path` or a ``file://`` URL.
       format: "orbax", "tf" (TensorFlow's own V2 files), "safetensors" or "npz"; None chooses by the suffix
-        ``.safetensors`` or ``.npz``, else Orbax. Values that were narrowed when a checkpoint was restored are
-        written in that checkpoint's dtype again, but in Orbax, which notes it.
+        ``.safetensors`` or ``.npz``, else Orbax; the suffix of another program's files (``.h5``, ``.pt``) is refused.
+        Values that were narrowed when a checkpoint was restored are written in that checkpoint's dtype again, but in
+        Orbax, which notes it.
 
     Returns:
       `path`, as a string.
@@ -45,7 +46,8 @@ def save(variables: Variables, path: str | os.PathLike[str], format: str | None 
     Raises:
       InvalidTypeError: the arguments are swapped.
       FailedPreconditionError: variables are uninitialized, or under a JAX transformation; the disk refuses.
-      InvalidArgumentError: there is no such format; something else is at `path`.
+      InvalidArgumentError: there is no such format, or the suffix is that of one that is only read; something else is
+        at `path`.
 
     Example:
       >>> import tempfile, jax, jaxvars as jv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,16 +51,36 @@ WRITERS: dict[str, Writer] = {
     "npz": _writer("npz", "save_npz"),
 }
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz"}
+# A folder under one of these names would be taken for such a file.
+_FOREIGN = {
+    "h5": "HDF5 files",
+    "hdf5": "HDF5 files",
+    "keras": "Keras files",
+    "msgpack": "msgpack files",
+    "pt": "PyTorch files",
+    "pth": "PyTorch files",
+    "bin": "PyTorch files",
+    "pb": "TensorFlow graphs",
+}
+_FOREIGN_PATH = re.compile(rf"\.({'|'.join(_FOREIGN)})(-\d+)?", re.IGNORECASE)  # a Saver adds the step
 
 
 def format_to_write(format: str | None, path: str) -> str:
     """Return the format to write: the one that is asked for, else by the path's suffix, else Orbax.
 
     Raises:
-      InvalidArgumentError: there is no writer for it; the text lists those there are.
+      InvalidArgumentError: there is no writer for it, the text lists those there are; or none is asked for, and the
+        suffix is that of another program's files.
     """
     if format is None:
-        return SUFFIXES.get(os.path.splitext(path)[1].lower(), "orbax")
+        suffix = os.path.splitext(path)[1]
+        foreign = _FOREIGN_PATH.fullmatch(suffix)
+        if foreign:
+            raise InvalidArgumentError(
+                f"{path}: jaxvars does not write {_FOREIGN[foreign[1].lower()]}. Write .safetensors or .npz, or "
+                'format="orbax" if a folder of this name is meant.'
+            )
+        return SUFFIXES.get(suffix.lower(), "orbax")
     if format in WRITERS:
         return format
     near = nearest_names(str(format), WRITERS)
