@@ -73,6 +73,13 @@ def _place(filename: str, line: int) -> str:
     return f"{' '.join(cell)}, line {line}" if cell else f"{filename}:{line}"
 
 
+def class_name(value: Any) -> str:
+    """Return the class of an object as its user writes it: ``jv.layers.Dense``, or the bare name of one's own class."""
+    kind = type(value)
+    package = kind.__module__.rpartition(".")[0]
+    return f"jv{package.removeprefix('jaxvars')}.{kind.__name__}" if package.startswith("jaxvars") else kind.__name__
+
+
 def layer_called() -> str:
     """Return the name of the function of `jaxvars.layers` that the user's code called, such as "dense", "" if none."""
     frame: FrameType | None = sys._getframe(1)

@@ -385,11 +385,11 @@ class Frame:
         return self._key_ref
 
 
-def current_frame(what: str = "get_variable") -> Frame:
+def current_frame(what: str = "jv.get_variable") -> Frame:
     """Return the open frame of this context.
 
     Args:
-      what: the public function that needs it, for the error text.
+      what: what needs it, as its author wrote it, for the error text.
 
     Raises:
       FailedPreconditionError: outside every frame; says what to wrap.

@@ -91,7 +91,7 @@ def scan_layers(
     def scanned(body: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(body)
         def call(carry: Any, *args: Any, **kwargs: Any) -> Any:
-            frame = current_frame("scan_layers")
+            frame = current_frame("jv.scan_layers")
             assert isinstance(frame, DefiningFrame)
             if frame.eager and frame.may_stage:
                 raise NeedsStaging

@@ -286,7 +286,7 @@ def create_partitioned_variables(
       >>> [part.name for part in parts], [part.shape for part in parts], list(store.variables)
       (['table/part_0:0', 'table/part_1:0'], [(3, 2), (2, 2)], ['table'])
     """
-    frame = cast("DefiningFrame", current_frame("create_partitioned_variables"))
+    frame = cast("DefiningFrame", current_frame("jv.create_partitioned_variables"))
     what = _for(name or "PartitionedVariable")
     dims = shape_as_tuple(shape)
     if dims is None or len(dims) != len(slicing):

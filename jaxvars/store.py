@@ -43,7 +43,7 @@ __all__ = [
 
 
 def _frame(what: str) -> DefiningFrame:
-    frame = current_frame(what)
+    frame = current_frame(f"jv.{what}")
     assert isinstance(frame, DefiningFrame)
     return frame
 

@@ -111,7 +111,7 @@ class Variable(ArrayOperators):
         aggregation: Any = None,
     ) -> Variable:
         """Make a variable in the current frame; see the class."""
-        return current_frame("Variable").create_variable(
+        return current_frame("jv.Variable").create_variable(
             initial_value=initial_value,
             trainable=trainable,
             collections=collections,

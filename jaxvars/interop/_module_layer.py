@@ -82,7 +82,7 @@ class ModuleLayer(Layer):
     @contextmanager
     def _opened(self) -> Generator[Frame, None, None]:
         """Open the scope for one call."""
-        frame = current_frame(f"jv.interop ({self._base_name})")
+        frame = current_frame(f"the module {self._base_name!r} of jv.interop")
         with self._entered(frame, None):
             try:
                 yield frame

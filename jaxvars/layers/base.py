@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvars import _compat
+from jaxvars._source import class_name
 from jaxvars.errors import FailedPreconditionError, InvalidArgumentError
 from jaxvars.frame import Frame, current_frame
 from jaxvars.regularizers import sum_regularizer
@@ -134,7 +135,7 @@ class Layer:
         inputs = self.check(inputs)
         if not self._has_variables:
             return self.call(inputs, *args, **kwargs)
-        frame = current_frame(f"jv.layers.{type(self).__name__}")
+        frame = current_frame(class_name(self))
         with self._entered(frame, scope) as is_first:
             # What a getter made belongs to the trace that it was made in: each call asks the getter again.
             stale = self._built_in is None or self._built_in() is not frame or self._places[frame].made
@@ -210,7 +211,7 @@ class Layer:
           FailedPreconditionError: not called from `build` or `call`.
           As `jv.get_variable`.
         """
-        place = self._places.get(current_frame("add_weight"))
+        place = self._places.get(current_frame(f"{class_name(self)}.add_weight"))
         if place is None:
             raise FailedPreconditionError(
                 f"{type(self).__name__}.add_weight is called in build or call, where the scope of the layer is known. "
@@ -245,7 +246,7 @@ class Layer:
 
     def _weight(self, name: str) -> Any:
         """The handle of one variable, of the frame that is open."""
-        frame = current_frame(f"{type(self).__name__}.{name}")
+        frame = current_frame(f"{class_name(self)}.{name}")
         place = self._places.get(frame)
         if place is not None and place.made.get(name, _GONE) is not _GONE:
             return place.made[name]
@@ -279,7 +280,7 @@ class Layer:
     @property
     def scope_name(self) -> str:
         """The full name of the layer's scope, after the first call."""
-        place = self._places.get(current_frame(f"{type(self).__name__}.scope_name"))
+        place = self._places.get(current_frame(f"{class_name(self)}.scope_name"))
         if place is None:
             raise InvalidArgumentError(
                 f'No name available for layer scope because the layer "{self.name}" has not been used yet. The scope '
@@ -290,7 +291,7 @@ class Layer:
     @property
     def built(self) -> bool:
         """Whether the layer was called in this frame."""
-        return current_frame(f"{type(self).__name__}.built") in self._places
+        return current_frame(f"{class_name(self)}.built") in self._places
 
     @built.setter
     def built(self, value: bool) -> None:
@@ -316,7 +317,7 @@ class Layer:
     non_trainable_weights = non_trainable_variables
 
     def _handles(self) -> list[Any]:
-        frame = current_frame(f"{type(self).__name__}.variables")
+        frame = current_frame(f"{class_name(self)}.variables")
         place = self._places.get(frame)
         return [] if place is None else [frame.slots[key].handle for key in place.keys.values()]
 

@@ -73,16 +73,16 @@ def outside_frame(what: str) -> FailedPreconditionError:
     """Make the error for a call that needs a frame and has none.
 
     Args:
-      what: the call, as the subject of the sentence, such as ``"get_variable('w')"``, without ``jv.``.
+      what: the call as its author wrote it, the subject of the sentence, such as ``"jv.get_variable('w')"``.
     """
     site = user_site()
     return FailedPreconditionError(
-        f"jv.{what} was called outside of a frame{f' (at {site})' if site else ''}. Variables are made and read inside "
+        f"{what} was called outside of a frame{f' (at {site})' if site else ''}. Variables are made and read inside "
         "a model function or a VariableStore; a new thread enters its own. Write one of:\n"
         "    model = jv.transform(fn); variables = model.init(0, *args)\n"
         "    out, variables = model.apply(variables, *args)\n"
         "    with jv.VariableStore(0) as store: ...            # in a notebook; the values are in store.variables"
-        + _OF_A_STATE.get(what, "")
+        + _OF_A_STATE.get(what.removeprefix("jv."), "")
     )
 
 

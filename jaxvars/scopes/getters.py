@@ -117,7 +117,7 @@ class variable_creator_scope(ScopeDecorator):
     def __enter__(self) -> None:
         context = current.get()
         if context is None:
-            raise outside_frame("variable_creator_scope(...)")
+            raise outside_frame("jv.variable_creator_scope(...)")
         if context.graph.on_enter is not None:
             context.graph.on_enter()
             context = current.get() or context

@@ -52,7 +52,7 @@ class name_scope(ScopeDecorator):
     def __enter__(self) -> str:
         context = current.get()
         if context is None:
-            raise outside_frame(f"name_scope({self._name!r})")
+            raise outside_frame(f"jv.name_scope({self._name!r})")
         if context.graph.on_enter is not None:
             context.graph.on_enter()
             context = current.get() or context

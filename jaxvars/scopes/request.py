@@ -85,7 +85,7 @@ def request_variable(
     """
     context = current.get()
     if context is None:
-        raise outside_frame(f"get_variable({name!r})")
+        raise outside_frame(f"jv.get_variable({name!r})")
     if not name or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         reject_variable_name(name)
     scope = context.scope

@@ -200,7 +200,7 @@ class VariableScope:
         """
         context = current.get()
         if context is None:
-            raise outside_frame(f"VariableScope.get_collection({name!r})")
+            raise outside_frame(f"jv.VariableScope.get_collection({name!r})")
         return context.graph.collections.get(name, re.escape(self.prefix))
 
     def global_variables(self) -> list[Any]:
@@ -234,7 +234,7 @@ def get_variable_scope() -> VariableScope:
     """
     context = current.get()
     if context is None:
-        raise outside_frame("get_variable_scope()")
+        raise outside_frame("jv.get_variable_scope()")
     return context.scope
 
 

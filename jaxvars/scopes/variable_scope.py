@@ -130,7 +130,7 @@ class variable_scope(ScopeDecorator):
     def __enter__(self) -> VariableScope:
         context = current.get()
         if context is None:
-            raise outside_frame(f"variable_scope({self._describe()})")
+            raise outside_frame(f"jv.variable_scope({self._describe()})")
         if context.graph.on_enter is not None:
             context.graph.on_enter()
             context = current.get() or context

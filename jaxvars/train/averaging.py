@@ -128,7 +128,7 @@ def assign_moving_average(
     # TF1 subtracts a Python number in double precision, and rounds then.
     rest = np.float32(1.0 - decay) if isinstance(decay, int | float) else rest_of(decay)
     new = _fitting(variable, value)
-    with all_or_nothing("assign_moving_average"), name_scope(name, "AssignMovingAvg"):
+    with all_or_nothing("jv.train.assign_moving_average"), name_scope(name, "AssignMovingAvg"):
         if not zero_debias:
             return update(variable, new, rest)
         return update(variable, new, rest, make_debias(variable))
@@ -232,7 +232,7 @@ def weighted_moving_average(
     zeros = zeros_initializer()
     options: dict[str, Any] = {"trainable": False, "collections": collections}
     with (
-        all_or_nothing("weighted_moving_average"),
+        all_or_nothing("jv.train.weighted_moving_average"),
         variable_scope(name, "WeightedMovingAvg"),
     ):
         total = get_variable("value_x_weight", list(value.shape), value.dtype, zeros, **options)

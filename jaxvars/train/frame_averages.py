@@ -71,7 +71,7 @@ class FrameAverages:
 
     def apply(self, var_list: Any, rest_of: Callable[[Callable[[str], Any]], Any]) -> list[jax.Array]:
         """Make the shadows that are missing, and move all of them; return their new values."""
-        with all_or_nothing("ExponentialMovingAverage.apply") as frame:
+        with all_or_nothing("jv.train.ExponentialMovingAverage.apply") as frame:
             items = _items(var_list)
             _check_dtypes(items)
             entries = [self._entry(frame, item) for item in items]
@@ -81,12 +81,12 @@ class FrameAverages:
 
     def average(self, thing: Any) -> Variable | None:
         """The shadow of a variable or value, None where there is none."""
-        entry = self._found(current_frame("ExponentialMovingAverage.average"), _whole(thing))
+        entry = self._found(current_frame("jv.train.ExponentialMovingAverage.average"), _whole(thing))
         return None if entry is None else entry.average
 
     def average_name(self, thing: Any) -> str:
         """The name of the shadow, also before it is made."""
-        frame = current_frame("ExponentialMovingAverage.average_name")
+        frame = current_frame("jv.train.ExponentialMovingAverage.average_name")
         whole = _whole(thing)
         entry = self._found(frame, whole)
         if entry is not None:

@@ -59,7 +59,7 @@ def init_from_checkpoint(ckpt_dir_or_file: str | os.PathLike[str], assignment_ma
             "names were made. Outside, write:\n"
             f"    variables = jv.checkpoint.restore({os.fspath(ckpt_dir_or_file)!r}, variables, assignment_map=...)"
         )
-    frame = current_frame("init_from_checkpoint")
+    frame = current_frame("jv.train.init_from_checkpoint")
     if isinstance(frame, InitialValuesFrame):
         return  # the values were read already
     if isinstance(frame, SpecsFrame):

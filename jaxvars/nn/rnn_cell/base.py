@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 
+from jaxvars._source import class_name
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
 from jaxvars.frame import Frame, current_frame
 from jaxvars.regularizers import sum_regularizer
@@ -126,7 +127,7 @@ class RNNCell:
           FailedPreconditionError: outside of a frame.
           InvalidArgumentError: what `get_variable` refuses.
         """
-        frame = current_frame(type(self).__name__)
+        frame = current_frame(class_name(self))
         if not self._enters_surroundings:
             return self._step(frame, inputs, state, scope, None)
         place = self._places.get(frame.graph)
@@ -227,7 +228,7 @@ class RNNCell:
     @property
     def variables(self) -> list[Variable]:
         """The variables that the cell made or shared in this frame, as handles; [] before its first call."""
-        frame = current_frame(f"{type(self).__name__}.variables")
+        frame = current_frame(f"{class_name(self)}.variables")
         return [frame.slots[key].handle for key in self.__dict__.get("_keys_by_graph", {}).get(frame.graph, ())]
 
     @property
@@ -265,7 +266,7 @@ class RNNCell:
     @property
     def scope_name(self) -> str:
         """The full name of the scope of the variables, known after the first call in this frame."""
-        place = self._places.get(current_frame(f"{type(self).__name__}.scope_name").graph)
+        place = self._places.get(current_frame(f"{class_name(self)}.scope_name").graph)
         if place is None:
             raise InvalidArgumentError(
                 f"No name available for layer scope because the layer {self.name!r} has not been used yet: its first "
