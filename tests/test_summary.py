@@ -65,7 +65,7 @@ def test_labels_keys_and_emptiness_have_a_table_too():
 
 
 def test_html_escapes_and_folds_long_tables():
-    page = Variables({"<b>/w": 1.0})._repr_html_()
+    page = Variables({"<b>/w": np.float32(1)})._repr_html_()
     assert "&lt;b&gt;/w" in page and "<b>/w" not in page
     assert "</b>: 1 variable, 1 element, 4 bytes" in page and "<details open>" in page
     long = Variables({f"v{i}": 1.0 for i in range(40)})._repr_html_()
