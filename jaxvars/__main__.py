@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0 when all went well, 1 when something that was to be shown did not hold, 2 for bad input or a missing
-      package (with one line on standard error), 130 when interrupted.
+      package (with the error on standard error), 130 when interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path with unusual letters must not end the program

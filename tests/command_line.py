@@ -35,8 +35,14 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Run:
 
 def assert_one_line(done: Run, *parts: str) -> None:
     """Check that the command failed on bad input, with one line that has these parts."""
+    assert_error(done, *parts)
+    assert done.err.count("\n") == 1
+
+
+def assert_error(done: Run, *parts: str) -> None:
+    """Check that the command failed on bad input, with an error that has these parts and nothing else."""
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(("jaxvars ", "jaxvars: "))
-    assert done.err.count("\n") == 1 and done.err.endswith("\n")
+    assert done.err.endswith("\n") and "Traceback" not in done.err
     for part in parts:
         assert part in done.err

@@ -13,7 +13,7 @@ import bundle_writer as writer
 import jax
 import numpy as np
 import pytest
-from command_line import assert_one_line, run
+from command_line import assert_error, assert_one_line, run
 from shared import shared_path
 
 import jaxvars as jv
@@ -78,6 +78,13 @@ def test_plan_for_machines_and_as_a_page(capsys: pytest.CaptureFixture[str], mod
     done = run(capsys, "plan", CHECKPOINT, model, "--html")
     assert done.code == 1
     assert done.out.startswith("<!doctype html><meta charset='utf-8'>") and "MISSING conv1/weights" in done.out
+
+
+def test_rules_that_are_for_the_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "turned.json"
+    rules.write_text(r'[["digits_net/conv(\\d)/weights", "nowhere/\\1"]]')
+    done = run(capsys, "plan", CHECKPOINT, model, "--rules", rules)
+    assert_error(done, "   matches 2 names in the file\nIn restore and plan a pattern matches the name in `into`;")
 
 
 def test_cast(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_states import state
-from command_line import assert_one_line, run
+from command_line import assert_error, assert_one_line, run
 
 import jaxvars as jv
 from jaxvars.checkpoint import departing
@@ -486,7 +486,7 @@ def test_command_into_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path
     done = run(capsys, "convert", CHECKPOINT, tmp_path / "b", "--into", model, "--rules", rules)
     assert (done.code, done.err) == (0, "")
     assert contents(str(tmp_path / "b"))["both"].shape == (2, 16)
-    assert_one_line(run(capsys, "convert", CHECKPOINT, tmp_path / "c", "--into", model), "Key both not found")
+    assert_error(run(capsys, "convert", CHECKPOINT, tmp_path / "c", "--into", model), "Key both not found")
 
 
 def test_command_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import bundle_writer as writer
 import ml_dtypes
 import numpy as np
 import pytest
-from command_line import assert_one_line, run
+from command_line import assert_error, run
 
 import jaxvars as jv
 from jaxvars.checkpoint import comparison
@@ -232,4 +232,25 @@ def test_command_takes_tolerances_and_rules(capsys: pytest.CaptureFixture[str], 
     assert run(capsys, "diff", a, b, "--rules", rules, "--rtol", "0.01").code == 0
     assert run(capsys, "diff", a, b, "--rules", rules, "--atol", "1").code == 0
     rules.write_text('[["z/", "y/"]]')
-    assert_one_line(run(capsys, "diff", a, b, "--rules", rules), "jaxvars diff: the rule matches none of the 1 names")
+    done = run(capsys, "diff", a, b, "--rules", rules)
+    assert_error(done, "jaxvars diff: the rule matches none of the 1 names:\n  rule 1: ")
+    assert "exchange" not in done.err
+
+
+def test_command_with_the_rules_of_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """They go from the model to the file: the error says what to do, in the language of the file."""
+    old = writer.write_bundle(tmp_path / "old", {"y/w": np.ones(2), "y/b": np.ones(1)})
+    new = writer.write_bundle(tmp_path / "new", {"x/w": np.ones(2), "x/b": np.ones(1)})
+    rules, turned = tmp_path / "rules.json", tmp_path / "turned.json"
+    assert run(capsys, "plan", old, new, "--suggest", "--write-rules", rules).code == 0
+    done = run(capsys, "diff", old, new, "--rules", rules)
+    assert_error(done, "would match turned round", "exchange A and B")
+    turned.write_text(done.err.split("\nWrite:\n")[1])
+    assert run(capsys, "diff", old, new, "--rules", turned).code == 0
+    assert run(capsys, "diff", new, old, "--rules", rules).code == 0
+    done = run(capsys, "convert", old, tmp_path / "c.npz", "--rules", rules)
+    assert_error(done, "would match turned round", "--into MODEL")
+    turned.write_text(done.err.split("\nWrite:\n")[1])
+    assert run(capsys, "convert", old, tmp_path / "c.npz", "--rules", turned).code == 0
+    assert run(capsys, "convert", old, tmp_path / "d.npz", "--rules", rules, "--into", new).code == 0
+    assert run(capsys, "diff", tmp_path / "c.npz", tmp_path / "d.npz").code == 0

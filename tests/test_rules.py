@@ -100,6 +100,29 @@ def test_only_the_rules_that_match_nothing_are_turned():
     assert "turned" not in str(caught.value)
 
 
+def test_a_pattern_for_the_names_of_the_other_side_says_so():
+    rules = parse_rules(
+        [(r"conv(\d)/w", r"tower/\1/w"), ("a", "b")], op="plan", direction="The pattern is for a model."
+    )
+    with pytest.raises(NotFoundError) as caught:
+        rules.resolve(["tower/first/w"], in_file=["conv1/w", "conv2/w", "a"])
+    assert str(caught.value) == (
+        "plan: 2 of 2 rules match none of the 1 names:\n"
+        r'  rule 1: (r"conv(\d)/w", r"tower/\1/w")   matches 2 names in the file'
+        '\n  rule 2: ("a", "b")   matches 1 name in the file\n'
+        "The pattern is for a model."
+    )
+
+
+def test_many_rules_to_write_instead_are_one_a_line():
+    names = ["a", "b", "c", "d"]
+    with pytest.raises(NotFoundError) as caught:
+        parse_rules([(f"old/{name}", name) for name in names], op="rename").resolve(names)
+    assert str(caught.value).endswith(
+        'turned round.\nWrite: [\n    ("a", "old/a"),\n    ("b", "old/b"),\n    ("c", "old/c"),\n    ("d", "old/d"),\n]'
+    )
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

@@ -31,7 +31,12 @@ class Want(NamedTuple):
 
 
 def wanted(
-    into: Variables, rules: Any, assignment_map: AssignmentMap | None, op: str, only_matched: bool = False
+    into: Variables,
+    rules: Any,
+    assignment_map: AssignmentMap | None,
+    op: str,
+    only_matched: bool = False,
+    in_file: Iterable[str] = (),
 ) -> dict[str, Want]:
     """Return for each variable what it is to get.
 
@@ -41,6 +46,7 @@ def wanted(
       assignment_map: TF1's map {name in the file: variable}, or None. Only mapped variables are touched.
       op: the user's function, for errors.
       only_matched: whether to leave out the names that no rule matches, instead of looking them up as they are.
+      in_file: the names in the file, for errors.
 
     Raises:
       InvalidArgumentError: both are given, or the map is not one that TF1 would take.
@@ -54,7 +60,7 @@ def wanted(
         return {name: Want((mapped[name],) if name in mapped else ()) for name in names}
     if rules is None:
         return {name: Want((name,)) for name in names}
-    matches = parse_rules(rules, op=op, direction=_DIRECTION, several=True).resolve(names)
+    matches = parse_rules(rules, op=op, direction=_DIRECTION, several=True).resolve(names, in_file=in_file)
     return {name: _want(name, match, into) for name, match in matches.items() if match or not only_matched}
 
 

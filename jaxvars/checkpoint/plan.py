@@ -200,7 +200,7 @@ def _suggested_plan(reader: CheckpointReader, path: str, into: Variables, rules:
     from jaxvars.checkpoint.suggest import suggest_rules
 
     given = () if rules is None else parse_rules(rules, op="jv.checkpoint.plan", several=True).rules
-    matched = {} if rules is None else wanted(into, rules, None, "jv.checkpoint.plan", only_matched=True)
+    matched = {} if rules is None else wanted(into, rules, None, "jv.checkpoint.plan", True, reader)
     taken = {reader.resolve(name) for want in matched.values() for name in want.sources if name in reader}
     free = {
         name: stored_form(spec.shape, spec.dtype)[0]
@@ -226,7 +226,7 @@ def make_plan(
     op: str,
 ) -> RestorePlan:
     """Return the plan for an open checkpoint. `path` is what the user called it."""
-    wants = wanted(into, rules, assignment_map, f"jv.checkpoint.{op}")
+    wants = wanted(into, rules, assignment_map, f"jv.checkpoint.{op}", in_file=reader)
     rows = make_rows(reader, into, wants, cast)
     used = {source for row in rows for source in row.sources}
     unused = tuple(name for name in reader if name not in used)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from jaxvars.checkpoint.plan_text import shown
+from jaxvars.checkpoint.rules_file import rules_text
 from jaxvars.commands.output import BAD_INPUT
+from jaxvars.errors import NotFoundError
+from jaxvars.rules.engine import UnmatchedRulesError
 
-__all__ = ["Commands", "Parser", "RULES_HELP", "add_json", "add_progress", "pattern", "tolerance", "whole_number"]
+__all__ = [
+    "Commands",
+    "Parser",
+    "RULES_HELP",
+    "add_json",
+    "add_progress",
+    "pattern",
+    "rules_from_a_file",
+    "tolerance",
+    "whole_number",
+]
 
 Commands = Any  # what `add_subparsers` returns has no public name
 
@@ -72,3 +86,19 @@ def pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+
+
+@contextlib.contextmanager
+def rules_from_a_file(advice: str = "") -> Generator[None, None, None]:
+    """Let the error of rules that match nothing show what to write as a rules file has it.
+
+    Args:
+      advice: what else helps where the rules are those of the other direction.
+    """
+    try:
+        yield
+    except UnmatchedRulesError as error:
+        if not error.instead:
+            raise
+        lines = [error.problem, *([advice] if advice else []), "Write:", rules_text(error.instead)]
+        raise NotFoundError("\n".join(lines)) from None

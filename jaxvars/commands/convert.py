@@ -8,13 +8,14 @@ from jaxvars.checkpoint.convert import Conversion, convert
 from jaxvars.checkpoint.formats.registry import WRITERS
 from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.rules_file import read_rules
-from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress
+from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress, rules_from_a_file
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
 from jaxvars.commands.output import OK, emit, emit_json, use_cpu
 from jaxvars.errors import InvalidArgumentError, some_names
 
 __all__ = ["add"]
 
+_ADVICE = "Rules of `jaxvars plan` go with --into MODEL."
 _MOST_LEFT_OUT = 8  # --json has all
 
 _TEXT = (
@@ -56,19 +57,20 @@ def _run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError("standard input can be the model or the rules, not both")
     if options.into is None:
         use_cpu()
-    done = convert(
-        options.a,
-        options.b,
-        rules=None if options.rules is None else read_rules(options.rules),
-        format=options.format,
-        into=None if options.into is None else read_model(options.into),
-        only=options.only,
-        drop=options.drop,
-        cast=options.cast,
-        aliases=options.aliases,
-        verify=not options.no_verify,
-        progress=options.progress,
-    )
+    with rules_from_a_file(_ADVICE if options.into is None else ""):
+        done = convert(
+            options.a,
+            options.b,
+            rules=None if options.rules is None else read_rules(options.rules),
+            format=options.format,
+            into=None if options.into is None else read_model(options.into),
+            only=options.only,
+            drop=options.drop,
+            cast=options.cast,
+            aliases=options.aliases,
+            verify=not options.no_verify,
+            progress=options.progress,
+        )
     if options.json:
         emit_json(done.to_dict())
     else:

@@ -7,12 +7,13 @@ import argparse
 from jaxvars.checkpoint.diff import CheckpointDiff, diff
 from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.rules_file import read_rules
-from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress, tolerance
+from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress, rules_from_a_file, tolerance
 from jaxvars.commands.output import FAILED, OK, emit, emit_json, use_cpu
 from jaxvars.tour.report import table
 
 __all__ = ["add"]
 
+_ADVICE = "For rules of `jaxvars plan` exchange A and B: the new names come first."
 _TEXT = (
     "Compares two checkpoints of any formats: names, shapes, dtypes and values. One line for each difference; the exit "
     "code is 0 where there is none, 1 where there are some. Rules give A's names those of B: the pattern matches the "
@@ -41,7 +42,8 @@ def _run(options: argparse.Namespace) -> int:
     use_cpu()
     rules = None if options.rules is None else read_rules(options.rules)
     level = "names" if options.names_only else "specs" if options.no_values else "values"
-    found = diff(options.a, options.b, rules, options.rtol, options.atol, level, options.progress)
+    with rules_from_a_file(_ADVICE):
+        found = diff(options.a, options.b, rules, options.rtol, options.atol, level, options.progress)
     if options.json:
         emit_json(found.to_dict())
     else:

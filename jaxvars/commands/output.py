@@ -1,4 +1,4 @@
-"""What all commands share on their way out: exit codes, text that no name can break, JSON, the one line of an error."""
+"""What all commands share on their way out: exit codes, text that no name can break, JSON, how errors are printed."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _finite(content: Any) -> Any:
 
 
 def complain(command: str, message: str, code: int) -> int:
-    """Print one line on standard error and return the exit code."""
-    text = " ".join(message.split()).removeprefix(f"jv.checkpoint.{command}: ")
-    print(f"jaxvars {command}: {shown(text)}", file=sys.stderr)
+    """Print an error on standard error, line by line as it is, and return the exit code."""
+    text = message.strip().removeprefix(f"jv.checkpoint.{command}: ")
+    print(f"jaxvars {command}: " + "\n".join(map(_spelled_out, text.split("\n"))), file=sys.stderr)
     return code
 
 

@@ -12,7 +12,7 @@ from jaxvars.checkpoint import RestorePlan
 from jaxvars.checkpoint.formats.atomic import whole_file
 from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.rules_file import read_rules, rules_text
-from jaxvars.commands.arguments import RULES_HELP, Commands
+from jaxvars.commands.arguments import RULES_HELP, Commands, rules_from_a_file
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
 from jaxvars.commands.output import FAILED, OK, emit, emit_json
 from jaxvars.errors import InvalidArgumentError
@@ -48,7 +48,8 @@ def _run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError("standard input can be the model or the rules, not both")
     rules = None if options.rules is None else read_rules(options.rules)
     into = read_model(options.model)
-    made = checkpoint.plan(options.checkpoint, into, rules, cast=options.cast, suggest=options.suggest)
+    with rules_from_a_file():
+        made = checkpoint.plan(options.checkpoint, into, rules, cast=options.cast, suggest=options.suggest)
     proposed = rules_text(made.rules) if options.suggest else ""
     if options.write_rules is not None:
         with whole_file(os.path.abspath(options.write_rules)) as file:

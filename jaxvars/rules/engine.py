@@ -29,6 +29,7 @@ __all__ = [
     "Rule",
     "RuleSet",
     "Rules",
+    "UnmatchedRulesError",
     "glob",
     "new_name",
     "parse_patterns",
@@ -41,6 +42,7 @@ Rules: TypeAlias = "str | Sequence[Any] | Mapping[Any, Any]"
 Transform: TypeAlias = Callable[[Any], Any]
 
 _HINTS = 10  # rules without a match for which the nearest names are searched: each search goes through all names
+_IN_A_LINE = 3  # rules to write instead
 _BELOW = "_below_"  # the group that holds what follows a pattern ending in "/"
 
 
@@ -65,6 +67,18 @@ class Rule(NamedTuple):
         if self.transform is not None:
             shown.append(getattr(self.transform, "__name__", repr(self.transform)))
         return f"({', '.join(shown)})"
+
+
+class UnmatchedRulesError(NotFoundError):
+    """Rules that match no name.
+
+    Attributes:
+      problem: the text without the rules to write instead.
+      instead: all rules, those without a match turned round, if they match that way; else empty.
+    """
+
+    problem: str = ""
+    instead: tuple[Rule, ...] = ()
 
 
 class Match(NamedTuple):
@@ -140,18 +154,21 @@ class RuleSet:
             ) from None
         return Match(rule, number, replacement, found)
 
-    def resolve(self, names: Iterable[str], *, allow_unmatched: bool = False) -> dict[str, Match | None]:
+    def resolve(
+        self, names: Iterable[str], *, allow_unmatched: bool = False, in_file: Iterable[str] = ()
+    ) -> dict[str, Match | None]:
         """Return what the rules say of each name.
 
         Args:
           names: the names, all of them.
           allow_unmatched: accept rules that match none of `names`.
+          in_file: the names in the file that the replacements are about: the error says which patterns match these.
 
         Returns:
           For each name the `Match` of the first rule that matches it, None where no rule does.
 
         Raises:
-          NotFoundError: some rules match no name at all; the text lists them.
+          UnmatchedRulesError: some rules match no name at all; the text lists them.
         """
         names = list(names)
         result = {name: self.match(name) for name in names}
@@ -161,7 +178,7 @@ class RuleSet:
             # A rule whose names were all taken by earlier rules did match: a last catch-all is no mistake.
             unmatched = self._without_name(idle, names)
             if unmatched:
-                raise NotFoundError(self._unmatched_text(unmatched, names))
+                raise self._unmatched_error(unmatched, names, list(in_file))
         return result
 
     def _without_name(self, numbers: list[int], names: list[str]) -> list[int]:
@@ -176,33 +193,44 @@ class RuleSet:
 
         return [number for number in numbers if not matches(number)]
 
-    def _unmatched_text(self, unmatched: list[int], names: list[str]) -> str:
+    def _unmatched_error(self, unmatched: list[int], names: list[str], in_file: list[str]) -> UnmatchedRulesError:
         count = len(self.rules)
         subject = f"{len(unmatched)} of {count} rules match" if count > 1 else "the rule matches"
         lines = [f"{self.op}: {subject} none of the {len(names)} names:"]
         for place, number in enumerate(unmatched):
-            near = _nearest(self.rules[number].pattern, names) if place < _HINTS else []
-            hint = f"   nearest: {', '.join(near)}" if near else ""
+            hint = self._hint(number, names, in_file) if place < _HINTS else ""
             lines.append(f"  rule {number + 1}: {_line(self.rules[number], self.names)}{hint}")
-        lines.extend(self._turned_lines(unmatched, names))
-        return "\n".join(lines)
+        direction = f" {self.direction}" if self.direction else ""
+        instead = self._turned(unmatched, names)
+        if instead:
+            lines.append(f"{'The rules' if len(unmatched) == count else 'Those'} would match turned round.{direction}")
+        elif any(self.match_of(number, name) for number in unmatched[:_HINTS] for name in in_file):
+            lines.append(direction.strip())
+        problem = "\n".join(lines)
+        error = UnmatchedRulesError(f"{problem}\nWrite: {_listed(instead)}" if instead else problem)
+        error.problem, error.instead = problem, instead
+        return error
 
-    def _turned_lines(self, unmatched: list[int], names: list[str]) -> list[str]:
-        """The hint for rules written in the other direction; those that match as they are stay."""
+    def _hint(self, number: int, names: list[str], in_file: list[str]) -> str:
+        """What may be meant by a rule without a match."""
+        there = sum(self.match_of(number, name) is not None for name in in_file)
+        if there:
+            return f"   matches {there} {'name' if there == 1 else 'names'} in the file"
+        near = _nearest(self.rules[number].pattern, names)
+        return f"   nearest: {', '.join(near)}" if near else ""
+
+    def _turned(self, unmatched: list[int], names: list[str]) -> tuple[Rule, ...]:
+        """All rules, those without a match turned round; none where that is no help."""
         if not self.names:
-            return []
+            return ()
         rules = list(self.rules)
         for number in unmatched:
             pair = turned(rules[number].pattern, rules[number].replacement)
             if pair is None:
-                return []
+                return ()
             rules[number] = Rule(*pair)
         back = RuleSet([rules[number] for number in unmatched], op=self.op, names=True)
-        if not any(back.match(name) for name in names):
-            return []
-        subject = "The rules" if len(unmatched) == len(rules) else "Those"
-        lines = [f"{subject} would match turned round." + (f" {self.direction}" if self.direction else "")]
-        return [*lines, "Write: [" + ", ".join(map(str, rules)) + "]"]
+        return tuple(rules) if any(back.match(name) for name in names) else ()
 
 
 def glob(pattern: str) -> str:
@@ -388,6 +416,12 @@ def _literal(value: Any) -> str:
     if isinstance(value, str) and "\\" in value and '"' not in value:
         return f'r"{value}"'
     return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
+
+
+def _listed(rules: Sequence[Rule]) -> str:
+    """The rules as a list of Python, one a line where they are many."""
+    texts = list(map(str, rules))
+    return f"[{', '.join(texts)}]" if len(texts) <= _IN_A_LINE else "[\n    " + ",\n    ".join(texts) + ",\n]"
 
 
 def _line(rule: Rule, names: bool) -> str:
