@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 import jaxvars
 
 project = "jaxvars"
-author = "The jaxvars authors"
+author = copyright = "The jaxvars authors"
 version = release = jaxvars.__version__
 html_title = f"jaxvars {version}"
 
