@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxvars as jv
 from jaxvars import checkpoint
-from jaxvars.checkpoint import inspection, tf1_api
+from jaxvars.checkpoint import inspection, paths, tf1_api
 from jaxvars.checkpoint.formats import state_file
 from jaxvars.checkpoint.formats.state_file import CheckpointState
 from jaxvars.errors import (
@@ -95,6 +95,26 @@ def test_v1_files_and_their_shards(tmp_path):
         pytest.raises(DataLossError, match="do not cover"),
     ):
         reader.get_tensor("emb")
+
+
+def test_a_folder_of_one_v1_checkpoint(tmp_path, monkeypatch):
+    emb = np.arange(6, dtype=np.float32).reshape(3, 2)
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    for folder in (one, parts):
+        folder.mkdir()
+        (folder / "notes.txt").write_text("of long ago")
+    writer.write_v1(one / "ckpt", {"emb": emb})
+    assert names(one) == {"emb"}
+    for number, slices in enumerate(([(0, 1), (0, 2)], [(1, 2), (0, 2)])):
+        writer.write_v1(parts / f"export-0000{number}-of-00002", {"emb": emb}, {"emb": [slices]})
+    with checkpoint.open(parts) as reader:
+        np.testing.assert_array_equal(reader["emb"], emb)
+    writer.write_v1(one / "other", {"other": emb})
+    with pytest.raises(InvalidArgumentError, match=r"several checkpoints: ckpt, other. Open one: '.*/one/other'"):
+        checkpoint.open(one)
+    monkeypatch.setattr(paths, "_MOST_IDENTIFIED", 1)
+    with pytest.raises(NotFoundError, match=r'the folder holds "ckpt", "notes\.txt", "other"'):
+        checkpoint.open(one)
 
 
 WRONG = {

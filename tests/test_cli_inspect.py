@@ -76,21 +76,32 @@ def test_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.out.splitlines()[-1].startswith("3 of 21 variables in ")
     assert len(run(capsys, "inspect", CHECKPOINT, "--filter", "^d", "--json").json()["variables"]) == 20
     done = run(capsys, "inspect", CHECKPOINT, "--filter", "nothing")
-    assert done.code == 0 and "0 of 21 variables" in done.out
+    assert done.code == 0 and done.out.startswith("No name matches nothing.\n\n0 of 21 variables in ")
 
 
 def test_what_cannot_be_read_is_listed_with_its_problem(capsys: pytest.CaptureFixture[str], path: str) -> None:
     Path(f"{path}.data-00000-of-00001").unlink()
+    reason = "the data file model.ckpt.data-00000-of-00001 is missing"
     for options in ((), ("--stats",)):
         done = run(capsys, "inspect", path, *options)
-        assert done.code == 0
-        table = cells(done.out)
-        assert table[0][-1] == "problem"
-        row = next(row for row in table if row[0] == "step")
-        assert (row[1:3], row[-1]) == (["[]", "int64"], "the data file model.ckpt.data-00000-of-00001 is missing")
+        table, count = cells(done.out), len(TENSORS)
+        assert done.code == 1 and "problem" not in table[0]
+        assert next(row for row in table if row[0] == "step")[:3] == ["step", "[]", "int64"]
+        assert done.out.splitlines()[-1] == f"{count} of {count} cannot be read: {reason}"
+        assert done.out.count(reason) == 1
     row = run(capsys, "inspect", path, "--json", "--stats").json()["variables"][0]
     assert "is missing" in row["problem"] and "crc32c" not in row
     assert_one_line(run(capsys, "inspect", path, "--values", "step"), "step cannot be read", "is missing")
+
+
+def test_some_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = writer.write_bundle(tmp_path / "m.ckpt", {"a": np.ones(2), "b": np.ones(2)}, shards=2)
+    Path(f"{path}.data-00001-of-00002").unlink()
+    done = run(capsys, "inspect", path)
+    table = cells(done.out)
+    assert done.code == 0 and table[0][-1] == "problem"
+    assert sum(row[-1].endswith("is missing") for row in table[1:-2]) == 1
+    assert "\n1 of 2 cannot be read: the data file m.ckpt.data-00001-of-00002 is missing\n" in done.out
 
 
 def test_names_from_strangers_stay_on_their_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from jaxvars.errors import (
     DataLossError,
     InvalidArgumentError,
     InvalidTypeError,
+    JaxvarsError,
     NotFoundError,
     nearest_names,
 )
@@ -25,6 +26,8 @@ __all__ = ["STATE_FILE", "Location", "exists", "local_path", "locate", "resolve_
 
 STATE_FILE = "checkpoint"
 _MOST_SHOWN = 5
+_MOST_IDENTIFIED = 100  # files of unknown names in a folder that are looked into
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\Z")
 _DATA_FILE = re.compile(r"(.*)\.data-\d{5}-of-\d{5}\Z")
 # How checkpoints that are single files are usually called, the most telling first; only their content counts.
 _FILE_SUFFIXES = (".safetensors.index.json", ".safetensors", ".msgpack", ".keras", ".weights.h5", ".h5", ".npz")
@@ -89,7 +92,7 @@ def locate(path: str | os.PathLike[str]) -> Location:
     Args:
       path: the prefix of a TensorFlow checkpoint (``run/model.ckpt-1000``), its ``.index`` file, a V1 file,
         a folder with a `checkpoint` state file (its latest one), a SavedModel, an Orbax folder, a file of
-        safetensors (or its index), NumPy, Keras or Flax, a folder with one such file.
+        safetensors (or its index), NumPy, Keras or Flax, a folder with one such file or one V1 checkpoint.
 
     Returns:
       A `Location`.
@@ -162,18 +165,32 @@ def _in_folder(path: str) -> Location:
     if not indices:
         files = _single_files(path)
         if len(files) == 1:
-            return _file(os.path.join(path, files[0]))
+            return locate(os.path.join(path, files[0]))
     raise _folder_error(path, indices)
 
 
 def _single_files(folder: str) -> list[str]:
-    """The checkpoints in a folder that are single files: those of the most telling suffix that occurs."""
+    """The checkpoints in a folder that are single files: those of the most telling suffix that occurs, else V1's."""
     names = [name for name in list_folder(folder) if os.path.isfile(os.path.join(folder, name))]
     for suffix in _FILE_SUFFIXES:
         found = [name for name in names if name.endswith(suffix)]
         if found:
             return found
-    return []
+    return _v1_prefixes(folder, names)
+
+
+def _v1_prefixes(folder: str, names: list[str]) -> list[str]:
+    """The checkpoints of TensorFlow V1 in a folder, which have no suffix: the files, or the shards' common prefixes."""
+    if len(names) > _MOST_IDENTIFIED:
+        return []
+    return sorted({_SHARD.sub("", name) for name in names if _is_table(os.path.join(folder, name))})
+
+
+def _is_table(path: str) -> bool:
+    try:
+        return identify.identify_file(path) == identify.TABLE
+    except JaxvarsError:  # it may not be ours to read
+        return False
 
 
 def _saved_model(path: str) -> Location:

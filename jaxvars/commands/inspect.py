@@ -16,7 +16,7 @@ from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.progress import progress_meter
 from jaxvars.checkpoint.statistics import Statistics, statistics
 from jaxvars.commands.arguments import Commands, add_json, add_progress, pattern
-from jaxvars.commands.output import OK, emit, emit_json, use_cpu
+from jaxvars.commands.output import FAILED, OK, emit, emit_json, use_cpu
 from jaxvars.errors import InvalidArgumentError
 from jaxvars.spec import VariableSpec
 from jaxvars.tour.report import table
@@ -57,20 +57,24 @@ def _run(options: argparse.Namespace) -> int:
         if options.values is not None:
             _print_values(reader, options)
         else:
-            _print_list(reader, options)
+            return _print_list(reader, options)
     return OK
 
 
-def _print_list(reader: CheckpointReader, options: argparse.Namespace) -> None:
+def _print_list(reader: CheckpointReader, options: argparse.Namespace) -> int:
+    """Print the list, and return the exit code: whether anything of it can be read."""
     aliases = _aliases(reader)
     names = [name for name in reader if _is_wanted(name, aliases.get(name, ()), options)]
     found = _statistics(reader, names, options.progress) if options.stats else {}
+    unreadable = [name for name in names if reader.tensors[name].problem]
+    code = FAILED if names and len(unreadable) == len(names) else OK
     if options.json:
         emit_json(_as_json(reader, names, aliases if options.aliases else {}, found, options))
-        return
+        return code
     header = ["name", "shape", "dtype", *(_STATISTICS if options.stats else ())]
     header += ["also called"] * options.aliases
-    problems = any(reader.tensors[name].problem for name in names)
+    reasons = {reader.tensors[name].problem for name in unreadable}
+    problems = len(reasons) > 1 or 0 < len(unreadable) < len(names)  # one reason for all is said once, below
     header += ["problem"] * problems
     shapes = _shapes(reader, names)
     rows: list[list[object]] = []
@@ -81,8 +85,13 @@ def _print_list(reader: CheckpointReader, options: argparse.Namespace) -> None:
         row += [", ".join(map(shown, aliases.get(name, ())))] * options.aliases
         row += [info.problem] * problems
         rows.append(row)
-    emit(table(header, rows, right=_STATISTICS[:-1]))
+    nothing = options.filter is not None and not names
+    emit(f"No name matches {options.filter.pattern}." if nothing else table(header, rows, right=_STATISTICS[:-1]))
     emit(f"\n{_totals(reader, names, options)}")
+    if unreadable:
+        why = f": {reasons.pop()}" if len(reasons) == 1 else ""
+        emit(f"{len(unreadable):,} of {len(names):,} cannot be read{why}")
+    return code
 
 
 def _shapes(reader: CheckpointReader, names: Sequence[str]) -> dict[str, list[int]]:
