@@ -156,3 +156,14 @@ def test_calls_of_one_module_share() -> None:
 
     params = hk.transform(net).init(jax.random.key(0), X)
     assert list(params) == ["net/fc"]
+
+
+def test_a_step_that_donates_leaves_the_dicts_whole() -> None:
+    take = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    params = {"linear": {"w": jax.numpy.ones(3)}}
+    take(jv.interop.from_haiku(params))
+    variables = jv.interop.from_haiku(params, copy=False)
+    take(jv.interop.to_haiku(variables))
+    assert not variables["linear/w"].is_deleted()
+    take(variables)
+    assert params["linear"]["w"].is_deleted()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -325,11 +326,55 @@ def test_collections_of_one_path() -> None:
         ({"kernel": X}, "arrays at the top: kernel"),
         ([X], "got list"),
         ({"params": {"a/b": X, 1: X}}, "'a/b' at the top\n  1 at the top"),
+        (
+            {"Conv_0": {"kernel": X}, "head": {"bias": X}},
+            r'no collection "params", but Conv_0, head\. Write: .*"params": tree',
+        ),
     ],
 )
 def test_what_is_no_tree_of_linen_is_refused(tree: Any, text: str) -> None:
     with pytest.raises(jv.errors.InvalidTypeError, match=text):
         jv.interop.from_linen(tree)
+
+
+def test_collections_of_ones_own() -> None:
+    assert list(jv.interop.from_linen({"params": {}, "mine": {"n": X}}, "a/")) == ["a/n"]
+    assert not jv.interop.from_linen({})
+
+
+def test_a_step_that_donates_leaves_the_tree_whole() -> None:
+    tree = Net().init(jax.random.key(0), X)
+    take = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    take(jv.interop.from_linen(tree, "net"))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tree))
+    variables = jv.interop.from_linen(tree, "net")
+    take(jv.interop.to_linen(variables, "net"))
+    assert not any(leaf.is_deleted() for leaf in variables.values())
+    back = jv.interop.to_linen(variables, "net/", copy=False)
+    take(jv.interop.from_linen(back, "net", copy=False))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(back)) and not jax.tree.leaves(tree)[0].is_deleted()
+
+
+def test_a_traced_argument_by_which_python_decides() -> None:
+    model = _model(Net())
+    variables = model.init(0, X)
+    apply: Any = jax.jit(model.apply)
+    with pytest.raises(jv.errors.InvalidTypeError, match=r'Net: .*`train`, which is traced.*static_argnames="train"'):
+        apply(variables, X, train=True)
+    by_position = jv.transform(lambda x, train: jv.interop.linen(Net(), "net")(x, train))
+    with pytest.raises(jv.errors.InvalidTypeError, match=r"Net: .*`train`, which is traced"):
+        jax.jit(by_position.init)(0, X, True)
+    out, _ = jax.jit(model.apply, static_argnames="train")(variables, X, train=True, rng=0)
+    assert out.shape == (4, 2)
+
+
+def test_a_module_of_the_other_flax_is_named() -> None:
+    layer: Any = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(jv.errors.InvalidTypeError, match=r"Flax NNX\. Write: jv\.interop\.nnx\(module\)"):
+        jv.interop.linen(layer)
+    dense: Any = nn.Dense(2)
+    with pytest.raises(jv.errors.InvalidTypeError, match=r"Flax Linen\. Write: jv\.interop\.linen\(module\)"):
+        jv.interop.nnx(dense)
 
 
 # A model as a module

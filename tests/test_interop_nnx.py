@@ -222,3 +222,14 @@ def test_a_model_as_a_module_with_seeds() -> None:
     assert float(np.abs(module.tower.norm.moving_mean[...]).sum()) > 0
     with pytest.raises(jv.errors.FailedPreconditionError, match="rng"):
         module(X, training=True)
+
+
+def test_a_step_that_donates_leaves_the_module_whole() -> None:
+    take = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    module = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    take(jv.interop.from_nnx(module))
+    variables = jv.interop.from_nnx(module, copy=False)
+    take(jv.interop.to_nnx(variables, module))
+    np.testing.assert_array_equal(variables["kernel"], module.kernel[...])
+    take(variables)
+    assert module.kernel[...].is_deleted()

@@ -114,13 +114,34 @@ def test_packed_variables_and_donation(variables: jv.Variables) -> None:
     assert MODEL(variables, X).shape == (4, 2)  # the tree was a copy
 
 
+def test_errors_speak_of_the_two_functions(variables: jv.Variables) -> None:
+    init_fn, apply_fn, tree = MODEL.to_pure(variables)
+    with pytest.raises(jv.errors.FailedPreconditionError, match="next_rng_key") as no_key:
+        apply_fn(tree, X, training=True)
+    with pytest.raises(jv.errors.InvalidArgumentError, match=r"init_fn\(0, \*args\)") as no_seed:
+        init_fn(X)
+    with pytest.raises(jv.errors.InvalidArgumentError, match=r"and the model asks for") as other_shape:
+        apply_fn(tree, X[:, :2])
+    assert "out, tree = apply_fn(tree, *args, rng=key)" in str(no_key.value)
+    for caught in (no_key, no_seed, other_shape):
+        assert not any(word in str(caught.value) for word in ("model.apply", "model.init", "VariableStore", "kept"))
+
+
+def test_an_exported_program_needs_no_jaxvars(variables: jv.Variables) -> None:
+    _, apply_fn, tree = MODEL.to_pure(variables)
+    pytest.importorskip("flatbuffers")
+    program = jax.export.export(jax.jit(lambda tree, x: apply_fn(tree, x)[0]))(tree, X).serialize()
+    np.testing.assert_allclose(jax.export.deserialize(program).call(tree, X), MODEL(variables, X), rtol=1e-6)
+
+
 def test_mistakes_are_named(variables: jv.Variables) -> None:
     _, apply_fn, tree = MODEL.to_pure(variables)
     with pytest.raises(jv.errors.InvalidTypeError, match="got keys head, tower"):
         apply_fn(tree["params"], X)
     del tree["params"]["head"]["bias"]
-    with pytest.raises(jv.errors.NotFoundError, match="head/bias: missing"):
+    with pytest.raises(jv.errors.NotFoundError, match="head/bias: missing") as caught:
         apply_fn(tree, X)
+    assert str(caught.value).endswith("Write:\n    tree = init_fn(0, *args)    # makes all values anew")
     with pytest.raises(jv.errors.InvalidTypeError, match=r"to_pure takes jv\.Variables"):
         MODEL.to_pure(tree)  # pyright: ignore[reportArgumentType]
     with pytest.raises(jv.errors.InvalidArgumentError, match='"a" and "a/b"'):

@@ -69,6 +69,17 @@ def test_values_of_one_buffer_become_two() -> None:
     jax.jit(lambda v: v, donate_argnums=0)(variables)  # XLA refuses a buffer that is donated twice
 
 
+def test_a_step_that_donates_leaves_the_tree_whole() -> None:
+    take = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    tree = {"w": jnp.ones(3)}
+    take(jv.interop.from_tree(tree))
+    variables = jv.interop.from_tree(tree, copy=False)
+    take(jv.interop.to_tree(variables, tree))
+    assert not variables["w"].is_deleted() and not tree["w"].is_deleted()
+    take(jv.interop.to_tree(variables, tree, copy=False))
+    assert tree["w"].is_deleted()
+
+
 def test_all_differences_are_listed() -> None:
     zeros = np.zeros(2, np.float32)
     variables = jv.interop.from_tree({"a": zeros, "b": zeros, "c": jax.ShapeDtypeStruct((2,), "f4")})

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError
-from jaxvars.interop.trees import joined, path_name
+from jaxvars.interop.trees import joined, owned, path_name
 from jaxvars.scopes import GraphKeys
 from jaxvars.spec import VariableSpec, leaf_dtype, leaf_shape
 from jaxvars.variables import Variables
@@ -84,15 +84,15 @@ def collection_of(spec: VariableSpec) -> str:
     return next((name for name in spec.collections if name not in _OWN), STATE)
 
 
-def from_collections(leaves: Mapping[tuple[str, str], Any], prefix: str = "") -> Variables:
-    """Return variables of (collection, path) -> array; those of ``params`` are trainable.
+def from_collections(leaves: Mapping[tuple[str, str], Any], prefix: str, copy: bool) -> Variables:
+    """Return variables of (collection, path) -> array, or of copies; those of ``params`` are trainable.
 
     Raises:
       InvalidArgumentError: two get one name.
       InvalidTypeError: a leaf is no array or number.
     """
     names = {where: joined(prefix, name) for where, name in names_of(leaves).items()}
-    values = Variables({name: leaves[where] for where, name in names.items()})
+    values = Variables(owned({name: leaves[where] for where, name in names.items()}, copy))
     collections = {name: collection for (collection, _), name in names.items()}
     pairs = [
         (module_spec(name, values[name], collection, collection == PARAMS), values[name])
@@ -108,14 +108,16 @@ def module_spec(name: str, value: Any, collection: str, trainable: bool) -> Vari
     return VariableSpec(name, leaf_shape(value), leaf_dtype(value), trainable, collections)
 
 
-def to_collections(variables: Variables, prefix: str = "") -> dict[str, dict[str, Any]]:
+def to_collections(variables: Variables, prefix: str, copy: bool) -> dict[str, dict[str, Any]]:
     """Return collection -> path -> value: the inverse of `from_collections`, for the variables below `prefix`."""
+    prefix = prefix.removesuffix("/")
     chosen = variables.scope(prefix) if prefix else variables
+    values = owned({name: chosen[name] for name in chosen}, copy)
     found: dict[str, dict[str, Any]] = {}
     for name, spec in chosen.variable_specs.items():
         collection = collection_of(spec)
         path = name.removeprefix(f"{prefix}/") if prefix else name
-        found.setdefault(collection, {})[own_path(path, collection)] = chosen[name]
+        found.setdefault(collection, {})[own_path(path, collection)] = values[name]
     return found
 
 

@@ -16,13 +16,15 @@ __all__ = ["from_haiku", "to_haiku"]
 _TOP = "~"
 
 
-def from_haiku(params: Any, state: Any = None, prefix: str = "") -> Variables:
+def from_haiku(params: Any, state: Any = None, prefix: str = "", *, copy: bool = True) -> Variables:
     """Return Haiku's parameters and state as variables, under the names that `haiku` gives them.
 
     Args:
       params: module name -> parameter name -> array.
       state: the same, or None.
       prefix: a scope for the names.
+      copy: whether the arrays are copies. Without, they are those of the dicts: half the memory, and a step that
+        donates the variables deletes them there too.
 
     Returns:
       ``"mlp/~/linear_0/w"`` for ``{"mlp/~/linear_0": {"w": x}}``. Parameters are trainable; state is not, and is in the
@@ -51,19 +53,20 @@ def from_haiku(params: Any, state: Any = None, prefix: str = "") -> Variables:
     if problems:
         lines = ["from_haiku: names of parameters without '/', so that they come back as they were:", *problems]
         raise InvalidTypeError("\n".join(lines))
-    return from_collections(leaves, prefix)
+    return from_collections(leaves, prefix, copy)
 
 
-def to_haiku(variables: Variables, prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+def to_haiku(variables: Variables, prefix: str = "", *, copy: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ``(params, state)`` as Haiku holds them: the inverse of `from_haiku`.
 
     Args:
       variables: the state; of jaxvars' own models the trainable ones are parameters, the others state.
       prefix: the scope, taken off the names; the variables outside of it are left out.
+      copy: whether the arrays are copies. Without, they are those of `variables`: a step that donates the one deletes
+        the other.
 
     Returns:
-      Two dicts, module name -> parameter name -> array; a name without a scope is in the module ``"~"``. The arrays are
-      those of `variables`, not copies.
+      Two dicts, module name -> parameter name -> array; a name without a scope is in the module ``"~"``.
 
     Raises:
       NotFoundError: there is no such scope.
@@ -75,7 +78,7 @@ def to_haiku(variables: Variables, prefix: str = "") -> tuple[dict[str, Any], di
       ({'linear': {'b': Array([0.], dtype=float32)}}, {})
     """
     check_variables(variables, "to_haiku")
-    found = to_collections(variables, prefix)
+    found = to_collections(variables, prefix, copy)
     return _by_module(found.get(PARAMS, {})), _by_module(found.get(STATE, {}))
 
 

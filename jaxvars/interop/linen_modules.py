@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -75,9 +75,12 @@ def linen(
       ['encoder/fc/bias', 'encoder/fc/kernel', 'head/bias', 'head/kernel']
     """
     import flax.linen as nn
+    from flax import nnx
 
     if not isinstance(module, nn.Module):
         hint = f" Write: jv.interop.linen({module.__name__}(...))" if isinstance(module, type) else ""
+        if isinstance(module, nnx.Module) or (isinstance(module, type) and issubclass(module, nnx.Module)):
+            hint = " It is one of Flax NNX. Write: jv.interop.nnx(module)"
         raise InvalidTypeError(f"jv.interop.linen takes a flax.linen.Module, got {module!r:.60}.{hint}")
     return LinenLayer(module, name, trainable, tuple(collect), tuple(streams))
 
@@ -188,6 +191,13 @@ class LinenInit(CallInit):
         """Return the variables as Flax makes them."""
         return self.module.init(key, *args, method=self.method, **kwargs)
 
+    @property
+    def called(self) -> Callable[..., Any]:
+        """The method of the module that is called."""
+        if callable(self.method):
+            return functools.partial(self.method, self.module)
+        return getattr(self.module, self.method or "__call__")
+
     def chosen(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return a tree of collections as it is stored: without boxes, and without what is collected."""
         return {name: unboxed(tree) for name, tree in variables.items() if name not in self.collect}
@@ -204,7 +214,9 @@ def described(module: Any, method: Any, collect: tuple[str, ...], args: Any, kwa
 
 @functools.lru_cache(maxsize=MAX_CALLS)
 def _described(init: LinenInit) -> Described:
-    boxed = init.call.evaluated(lambda args, kwargs: jax.eval_shape(lambda key: init.boxed(key, args, kwargs), KEY))
+    boxed = init.call.evaluated(
+        lambda args, kwargs: jax.eval_shape(lambda key: init.boxed(key, args, kwargs), KEY), init.called
+    )
     tree = init.chosen(boxed)
     leaves, homes = collection_leaves(tree), _axes(boxed)
     names = names_of(leaves)
@@ -226,7 +238,7 @@ def _draws(init: LinenInit, tree: Any, mutable: tuple[str, ...]) -> bool:
         )
 
     try:
-        init.call.evaluated(call)
+        init.call.evaluated(call, init.called)
     except InvalidRngError:
         return True
     return False

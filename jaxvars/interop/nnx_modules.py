@@ -65,8 +65,13 @@ def nnx(
       >>> list(jv.transform(net).init(0, jnp.ones([1, 3])))
       ['fc/bias', 'fc/kernel']
     """
+    from flax import linen
     from flax import nnx as flax_nnx
 
+    if isinstance(module, linen.Module) or (isinstance(module, type) and issubclass(module, linen.Module)):
+        raise InvalidTypeError(
+            f"jv.interop.nnx takes an nnx.Module, got {module!r:.60} of Flax Linen. Write: jv.interop.linen(module)"
+        )
     if isinstance(module, flax_nnx.Module):
         return NnxLayer(module, name, trainable, type(module).__name__, training)
     if not callable(module):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxvars.interop.collections import STATE, module_spec
-from jaxvars.interop.trees import check_values, check_variables, is_array, joined
+from jaxvars.interop.trees import check_values, check_variables, is_array, joined, owned
 from jaxvars.variables import Variables
 
 if TYPE_CHECKING:
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["collection_name", "flat_state", "from_nnx", "named_state", "to_nnx", "value_of", "with_value"]
 
 
-def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> Variables:
+def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "", *, copy: bool = True) -> Variables:
     """Return the state of a Flax NNX module as variables, under the names that `interop.nnx` gives them.
 
     Args:
       module: a module, or its state, or a part of it such as ``nnx.state(module, nnx.Param)``.
       prefix: a scope for the names.
+      copy: whether the arrays are copies. Without, they are those of the module: half the memory, and a step that
+        donates the variables deletes them there too.
 
     Returns:
       ``"layers/0/kernel"`` for ``module.layers[0].kernel``. Those of type ``nnx.Param`` are trainable; each is in a
@@ -36,7 +38,7 @@ def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> Vari
     from flax import nnx
 
     leaves = {joined(prefix, name): leaf for name, leaf in named_state(nnx.state(module)).items()}
-    values = Variables({name: value_of(leaf) for name, leaf in leaves.items()})
+    values = Variables(owned({name: value_of(leaf) for name, leaf in leaves.items()}, copy))
     pairs = [
         (module_spec(name, values[name], collection_name(leaf), isinstance(leaf, nnx.Param)), values[name])
         for name, leaf in leaves.items()
@@ -44,16 +46,20 @@ def from_nnx(module: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> Vari
     return Variables.from_specs(pairs)
 
 
-def to_nnx(variables: Variables, like: nnx.Module | nnx.State[Any, Any], prefix: str = "") -> nnx.State[Any, Any]:
+def to_nnx(
+    variables: Variables, like: nnx.Module | nnx.State[Any, Any], prefix: str = "", *, copy: bool = True
+) -> nnx.State[Any, Any]:
     """Return a state for ``nnx.update(module, state)``, or for ``nnx.merge``: the inverse of `from_nnx`.
 
     Args:
       variables: the state; what `like` has no place for is passed over.
       like: a module or state of the same structure; ``nnx.eval_shape(lambda: Net(rngs=nnx.Rngs(0)))`` will do.
       prefix: the scope of the names.
+      copy: whether the arrays are copies. Without, they are those of `variables`: a step that donates the one deletes
+        the other.
 
     Returns:
-      The state of `like`, of the same types and metadata, with the values of `variables`, which are not copied.
+      The state of `like`, of the same types and metadata, with the values of `variables`.
 
     Raises:
       NotFoundError: variables are missing.
@@ -75,7 +81,8 @@ def to_nnx(variables: Variables, like: nnx.Module | nnx.State[Any, Any], prefix:
     state = nnx.state(like)
     wanted = {joined(prefix, name): value_of(leaf) for name, leaf in named_state(state).items()}
     check_values(variables, wanted, "to_nnx")
-    return with_value(state, {name: variables[joined(prefix, name)] for name in named_state(state)})
+    values = {name: variables[joined(prefix, name)] for name in named_state(state)}
+    return with_value(state, owned(values, copy))
 
 
 def named_state(state: nnx.State[Any, Any]) -> dict[str, Any]:

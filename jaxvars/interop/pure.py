@@ -1,16 +1,17 @@
-"""A model for those who have JAX alone: two plain functions, and plain nested dicts."""
+"""A model for programs that know only functions and dicts: two functions, and nested dicts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxvars.buffers import copied
-from jaxvars.errors import InvalidTypeError
+from jaxvars.errors import InvalidTypeError, JaxvarsError
 from jaxvars.interop._wrapping import grouped
 from jaxvars.interop.collections import PARAMS, STATE, flat, nested
 from jaxvars.spec import VariableSpec
@@ -28,15 +29,39 @@ def to_pure(model: Model, variables: Variables) -> tuple[Callable[..., Tree], Ca
 
     def init_fn(rng: Any, *args: Any, **kwargs: Any) -> Tree:
         """Make new values: ``{"params": ..., "state": ...}``."""
-        made = model.init(rng, *args, **kwargs)
+        with _in_these_words():
+            made = model.init(rng, *args, **kwargs)
         return _tree(_with_flags_of(made, specs))
 
     def apply_fn(tree: Tree, *args: Any, rng: Any = None, **kwargs: Any) -> tuple[Any, Tree]:
         """Run the model; returns its result, and the tree with what it has changed."""
-        out, after = model.apply(_variables(tree, specs), *args, rng=rng, **kwargs)
+        with _in_these_words():
+            out, after = model.apply(_variables(tree, specs), *args, rng=rng, **kwargs)
         return out, _tree(after)
 
     return init_fn, apply_fn, jax.tree.map(copied, _tree(variables))  # to donate theirs leaves ours whole
+
+
+# What the texts of errors say, and what that is where there are these functions.
+_WORDS = [
+    (r"out, variables = model\.apply\(variables, ", "out, tree = apply_fn(tree, "),
+    (r"variables = model\.init\(0, \*args, variables=.*", "tree = init_fn(0, *args)    # makes all values anew"),
+    (r"model\.init\(", "init_fn("),
+    (r"\n    (kept = variables\.select|with jv\.VariableStore).*", ""),
+]
+
+
+@contextmanager
+def _in_these_words() -> Generator[None]:
+    """Let errors say what to write for somebody who has no model and no variables."""
+    try:
+        yield
+    except JaxvarsError as error:
+        text = str(error)
+        for pattern, words in _WORDS:
+            text = re.sub(pattern, words, text)
+        error.args = (text,)
+        raise
 
 
 def _tree(variables: Variables) -> Tree:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxvars._arguments import as_dtype
+from jaxvars.buffers import copied
 from jaxvars.errors import InvalidArgumentError, InvalidTypeError, NotFoundError, nearest_names
 from jaxvars.spec import is_hole
 from jaxvars.variables import Variables
 
-__all__ = ["check_values", "check_variables", "from_tree", "is_array", "joined", "path_name", "to_tree"]
+__all__ = ["check_values", "check_variables", "from_tree", "is_array", "joined", "owned", "path_name", "to_tree"]
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
-def from_tree(tree: Any, prefix: str = "") -> Variables:
+def from_tree(tree: Any, prefix: str = "", *, copy: bool = True) -> Variables:
     """Return the arrays of a pytree as variables, each under its path: ``{"a": [x]}`` gives ``"a/0"``.
 
     Arrays are those of JAX and NumPy, random keys, and `jax.ShapeDtypeStruct`, which becomes a hole. All else (Python
@@ -27,9 +28,11 @@ def from_tree(tree: Any, prefix: str = "") -> Variables:
     Args:
       tree: any pytree, such as an Equinox module, a dataclass, a state of optax.
       prefix: a scope for the names.
+      copy: whether the arrays are copies. Without, they are those of the tree: half the memory, and a step that
+        donates the variables deletes them there too.
 
     Returns:
-      The variables, trainable; an array that is in the tree twice is copied, so that each name has its own buffer.
+      The variables, trainable; an array that is in the tree twice is copied anyway: each name has its own buffer.
 
     Raises:
       InvalidArgumentError: two leaves have one name, such as ``{"a/b": x, "a": {"b": y}}``; all are listed.
@@ -51,10 +54,10 @@ def from_tree(tree: Any, prefix: str = "") -> Variables:
         found[name], places[name] = leaf, place
     if problems:
         raise InvalidArgumentError("\n".join(["from_tree: several leaves get one name:", *problems]))
-    return Variables(found)
+    return Variables(owned(found, copy))
 
 
-def to_tree(variables: Variables, like: Any, prefix: str = "") -> Any:
+def to_tree(variables: Variables, like: Any, prefix: str = "", *, copy: bool = True) -> Any:
     """Return a pytree with the values of variables in the places of its arrays: the inverse of `from_tree`.
 
     Args:
@@ -62,9 +65,11 @@ def to_tree(variables: Variables, like: Any, prefix: str = "") -> Any:
       like: a tree of the same structure, such as the module that `from_tree` was given. Its arrays say where a value
         goes and of what shape and dtype it is; `jax.ShapeDtypeStruct` will do. All else in it is taken as it is.
       prefix: the scope of the names.
+      copy: whether the arrays are copies. Without, they are those of `variables`: a step that donates the one deletes
+        the other.
 
     Returns:
-      A tree of the structure of `like`. Its arrays are those of `variables`, not copies.
+      A tree of the structure of `like`.
 
     Raises:
       NotFoundError: variables are missing.
@@ -83,8 +88,9 @@ def to_tree(variables: Variables, like: Any, prefix: str = "") -> Any:
     check_values(variables, wanted, "to_tree")
 
     def value(path: Any, leaf: Any) -> Any:
-        return variables[joined(prefix, path_name(path))] if is_array(leaf) else leaf
+        return values[joined(prefix, path_name(path))] if is_array(leaf) else leaf
 
+    values = owned({name: variables[name] for name in wanted}, copy)
     return jax.tree_util.tree_map_with_path(value, like)
 
 
@@ -98,8 +104,14 @@ def path_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def owned(values: Mapping[str, Any], copy: bool) -> dict[str, Any]:
+    """Return values by name as they are, or with arrays of their own."""
+    return {name: copied(value) if copy else value for name, value in values.items()}
+
+
 def joined(prefix: str, name: str) -> str:
-    """Return a name in a scope; either may be empty."""
+    """Return a name in a scope; either may be empty, and a scope may end in "/"."""
+    prefix = prefix.removesuffix("/")
     return f"{prefix}/{name}" if prefix and name else prefix or name
 
 
