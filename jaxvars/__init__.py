@@ -200,7 +200,9 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'jaxvars' has no attribute {name!r}")
+        from jaxvars._absent import absent
+
+        raise absent(__name__, name)
     module = importlib.import_module(f"jaxvars.{_LAZY[name]}")
     value = module if name == _LAZY[name] else getattr(module, name)
     globals()[name] = value  # the next use finds it at once

@@ -4,6 +4,8 @@ A function is one call of its class: ``dense(x, 10)`` is ``Dense(10)(x)``, but t
 taken as it is (and needs `reuse` the second time), while a class makes its own unique, as in TF1.
 """
 
+from typing import NoReturn
+
 from jaxvars.layers.base import Layer
 from jaxvars.layers.convolutions import Conv1D, Conv2D, Conv3D, conv1d, conv2d, conv3d
 from jaxvars.layers.core import Dense, Dropout, Flatten, dense, dropout, flatten
@@ -69,3 +71,9 @@ __all__ = [
     "separable_conv1d",
     "separable_conv2d",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    from jaxvars._absent import absent
+
+    raise absent(__name__, name)

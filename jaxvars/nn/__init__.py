@@ -8,8 +8,6 @@ and ``jnp.tanh``. Every argument that is an array may be a `jv.Variable` handle.
 
 from typing import NoReturn
 
-import jax
-
 from jaxvars.nn import rnn_cell
 from jaxvars.nn.basics import bias_add, crelu, dropout, l2_loss, leaky_relu, relu_layer, xw_plus_b, zero_fraction
 from jaxvars.nn.convolutions import (
@@ -118,6 +116,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> NoReturn:
-    is_jax = not name.startswith("_") and hasattr(jax.nn, name)
-    hint = f": JAX has it, write jax.nn.{name}" if is_jax else ""
-    raise AttributeError(f"module 'jaxvars.nn' has no attribute {name!r}{hint}")
+    from jaxvars._absent import absent
+
+    raise absent(__name__, name)

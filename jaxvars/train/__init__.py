@@ -1,5 +1,7 @@
 """Training: optimizers, learning rate decays, the step counter and `Saver` (TF1's `tf.train`)."""
 
+from typing import NoReturn
+
 from jaxvars.checkpoint.tf1_api import (
     CheckpointState,
     checkpoint_exists,
@@ -123,3 +125,9 @@ __all__ = [
     "wait_for_new_checkpoint",
     "weighted_moving_average",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    from jaxvars._absent import absent
+
+    raise absent(__name__, name)
