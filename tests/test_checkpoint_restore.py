@@ -215,6 +215,44 @@ def test_rules_name_what_is_in_the_file_and_none_leaves_out(old):
     assert isinstance(restored["logits/biases"], jax.ShapeDtypeStruct)
 
 
+def test_a_plan_that_is_not_strict(old):
+    into = specs(**MODEL)
+    given = [("logits/", None), ("conv1/", "tower/"), ("global_step", "gone")]
+    assert not checkpoint.plan(old, into, rules=given).ok
+    plan = checkpoint.plan(old, into, rules=given, strict=False)
+    assert plan.ok and plan.error() is None and plan.missing == ("global_step",) and plan.to_dict()["ok"]
+    assert not any(line.startswith("!") for line in str(plan).splitlines())
+    assert "b00020" not in plan._repr_html_()
+    assert plan.restored == ("conv1/biases", "conv1/weights")
+    restored = checkpoint.restore(old, into, rules=given, strict=False)
+    assert set(restored.uninitialized) == {*plan.missing, *plan.left}
+
+
+def test_advice_keeps_the_rules_that_were_given(old):
+    into = specs(**MODEL)
+    with pytest.raises(NotFoundError) as caught:
+        checkpoint.restore(old, into, rules=[("logits/", None), ("conv1/", "nowhere/")])
+    text = str(caught.value)
+    assert 'rules=[("conv1/biases", "tower/biases"), ..., *rules]; or keep' in text
+    assert "into, rules=rules, suggest=True).suggestion)" in text
+    with pytest.raises(InvalidArgumentError) as caught:
+        checkpoint.restore(old, into, rules=[("conv1/", "tower/")])
+    assert 'rules=[("logits/", None), *rules].' in str(caught.value)
+    with pytest.raises(NotFoundError) as caught:
+        checkpoint.restore(old, specs(**{"global/step": MODEL["global_step"]}))
+    assert 'rules=[("global/step", "global_step")]; or keep' in str(caught.value)
+
+
+def test_a_plan_and_its_suggestion_are_rules(old):
+    into = specs(**MODEL)
+    plan = checkpoint.plan(old, into, rules=[("logits/", None)], suggest=True)
+    assert plan.ok
+    by_plan = checkpoint.restore(old, into, rules=plan)
+    assert by_plan.uninitialized == checkpoint.restore(old, into, rules=plan.rules).uninitialized
+    whole = checkpoint.plan(old, specs(**{name: MODEL[name] for name in MODEL if "logits" not in name}), suggest=True)
+    assert checkpoint.plan(old, into.select("conv1/"), rules=whole.suggestion).rules == whole.rules[:2]
+
+
 def test_not_strict_leaves_what_is_in_into(old):
     into = jv.Variables(
         {"tower/biases": jnp.zeros(3, "float32"), "new": jnp.ones(2), "hole": jax.ShapeDtypeStruct((2,), "float32")}

@@ -39,6 +39,7 @@ class RestorePlan:
       mapped: whether an assignment_map chose the variables.
       rules: the rules that were given; with ``suggest=True`` those that are proposed, for `restore` or a rules file.
       suggestion: with ``suggest=True`` what is proposed, which prints as lines to paste, unsure ones marked.
+      strict: whether a variable whose tensor is not in the file is a problem, as in `restore`.
     """
 
     path: str
@@ -49,6 +50,7 @@ class RestorePlan:
     mapped: bool = False
     rules: tuple[Any, ...] = ()
     suggestion: Suggestion | None = None
+    strict: bool = True
 
     def _names(self, *kinds: str) -> tuple[str, ...]:
         return tuple(row.target for row in self.rows if row.kind in kinds)
@@ -90,12 +92,16 @@ class RestorePlan:
 
     @property
     def ok(self) -> bool:
-        """Whether a strict restore has nothing against it (as far as shows without reading values)."""
+        """Whether a restore has nothing against it (as far as shows without reading values)."""
         return self.error() is None
 
-    def error(self, strict: bool = True) -> JaxvarsError | None:
+    def is_problem(self, row: PlanRow) -> bool:
+        """Return whether a restore refuses because of this row."""
+        return row.is_problem and (self.strict or row.kind != "missing")
+
+    def error(self) -> JaxvarsError | None:
         """Return the error that `restore` raises, with all problems in its text; None if there is none."""
-        bad = [row for row in self.rows if row.is_problem and (strict or row.kind != "missing")]
+        bad = list(filter(self.is_problem, self.rows))
         if not bad:
             return None
         kinds = {row.kind for row in bad}
@@ -151,6 +157,7 @@ def plan(
     assignment_map: AssignmentMap | None = None,
     cast: bool = False,
     suggest: bool = False,
+    strict: bool = True,
 ) -> RestorePlan:
     r"""Say what `jv.checkpoint.restore` with the same arguments would do; reads names and shapes, no values.
 
@@ -162,7 +169,9 @@ def plan(
       cast: as for `restore`.
       suggest: whether to propose rules for the whole model, by likeness of names among tensors of the same shape. The
         plan is then that of these rules, and `plan.suggestion` prints them. They are guesses: look at them, and pass
-        them on yourself, ``restore(path, into, rules=plan.rules)``. Names that `rules` match are not guessed.
+        them on yourself, ``restore(path, into, rules=plan.rules)``. Names that `rules` match are not guessed: the others
+        are judged by them. Variables for which nothing fits are left as they are, `plan.suggestion.left`.
+      strict: as for `restore`: with False a name that is not in the file is no problem.
 
     Returns:
       A `RestorePlan`: print it. Problems are in it, all of them; nothing is raised for them.
@@ -189,30 +198,42 @@ def plan(
     with open_checkpoint(path) as reader:
         text = os.fspath(path)
         if not suggest:
-            return make_plan(reader, text, into, rules, assignment_map, cast, "plan")
+            return make_plan(reader, text, into, rules, assignment_map, cast, "plan", strict)
         if assignment_map is not None:
             raise InvalidArgumentError("jv.checkpoint.plan: suggest=True goes with rules=, not with assignment_map=.")
-        return _suggested_plan(reader, text, into, rules, cast)
+        return _suggested_plan(reader, text, into, rules, cast, strict)
 
 
-def _suggested_plan(reader: CheckpointReader, path: str, into: Variables, rules: Any, cast: bool) -> RestorePlan:
+def _suggested_plan(
+    reader: CheckpointReader, path: str, into: Variables, rules: Any, cast: bool, strict: bool
+) -> RestorePlan:
     """The plan of the rules that names and shapes suggest, after those that are given."""
     from jaxvars.checkpoint.suggest import suggest_rules
 
     given = () if rules is None else parse_rules(rules, op="jv.checkpoint.plan", several=True).rules
     matched = {} if rules is None else wanted(into, rules, None, "jv.checkpoint.plan", True, reader)
     taken = {reader.resolve(name) for want in matched.values() for name in want.sources if name in reader}
+    known = {
+        target: reader.resolve(want.sources[0])
+        for target, want in matched.items()
+        if len(want.sources) == 1 and want.sources[0] in reader
+    }
     free = {
         name: stored_form(spec.shape, spec.dtype)[0]
         for name, spec in into.variable_specs.items()
-        if name not in matched
+        if name not in matched or name in known
     }
-    offered = {name: info.shape for name, info in reader.tensors.items() if name not in taken and not info.problem}
+    offered = {
+        name: info.shape
+        for name, info in reader.tensors.items()
+        if name in known.values() or not (name in taken or info.problem)
+    }
     for alias, name in reader.aliases.items():
         if name in offered:  # TensorFlow 1's names are those that people gave
             offered[alias] = offered.pop(name)
-    suggestion = suggest_rules(free, offered)
-    plan = make_plan(reader, path, into, [*given, *suggestion.rules] or None, None, cast, "plan")
+            known = {target: alias if source == name else source for target, source in known.items()}
+    suggestion = suggest_rules(free, offered, known)
+    plan = make_plan(reader, path, into, [*given, *suggestion.rules] or None, None, cast, "plan", strict)
     return dataclasses.replace(plan, suggestion=suggestion)
 
 
@@ -224,6 +245,7 @@ def make_plan(
     assignment_map: AssignmentMap | None,
     cast: bool,
     op: str,
+    strict: bool = True,
 ) -> RestorePlan:
     """Return the plan for an open checkpoint. `path` is what the user called it."""
     wants = wanted(into, rules, assignment_map, f"jv.checkpoint.{op}", in_file=reader)
@@ -232,7 +254,8 @@ def make_plan(
     unused = tuple(name for name in reader if name not in used)
     given = () if rules is None else parse_rules(rules, op=f"jv.checkpoint.{op}", several=True).rules
     shown = tuple(tuple(rule) if rule.transform is not None else tuple(rule)[:2] for rule in given)
-    return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), assignment_map is not None, shown)
+    mapped = assignment_map is not None
+    return RestorePlan(path, reader.format, tuple(rows), unused, len(reader), mapped, shown, strict=strict)
 
 
 def _plain_rule(rule: tuple[Any, ...]) -> list[Any]:

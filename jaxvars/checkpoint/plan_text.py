@@ -18,6 +18,7 @@ __all__ = ["html", "problems", "rich", "shown", "size", "table", "totals"]
 _HEADINGS = ("", "variable", "shape", "dtype", "bytes", "from")
 _MOST_ROWS = 2000
 _MOST_UNUSED = 4
+_MOST_LEFT = 4
 _MOST_PROBLEMS = 20
 _MOST_SOURCES = 3
 _LONGEST_RULE = 50
@@ -25,7 +26,7 @@ _LONGEST_RULE = 50
 
 def table(plan: RestorePlan) -> str:
     """Return the plan as a plain table with a line of totals."""
-    rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
+    rows = [_cells(row, plan) for row in plan.rows[:_MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
     dashes = tuple("-" * min(width, _LONGEST_RULE) for width in widths)
     lines = [_line(cells, widths) for cells in [_HEADINGS, dashes, *rows]]
@@ -35,7 +36,7 @@ def table(plan: RestorePlan) -> str:
 
 def rich(plan: RestorePlan) -> Any:
     """Return the plan as the package rich prints it."""
-    rows = [_cells(row) for row in plan.rows[:_MOST_ROWS]]
+    rows = [_cells(row, plan) for row in plan.rows[:_MOST_ROWS]]
     last = "\n".join(filter(None, [_more(plan), *_last_lines(plan)]))
     return rich_tables(_title(plan), (_HEADINGS, rows), last, right={"bytes"})
 
@@ -51,7 +52,15 @@ def _more(plan: RestorePlan) -> str:
 
 def _last_lines(plan: RestorePlan) -> list[str]:
     unused = [f"not used: {shown(some_names(plan.unused, _MOST_UNUSED))}"] if plan.unused else []
-    return [totals(plan), *unused]
+    return [totals(plan), *_left_lines(plan), *unused]
+
+
+def _left_lines(plan: RestorePlan) -> list[str]:
+    """Why the rules that are proposed leave variables as they are."""
+    reasons = {} if plan.suggestion is None else plan.suggestion.reasons
+    lines = [shown(f"{name} is left as it is: {reason}") for name, reason in [*reasons.items()][:_MOST_LEFT]]
+    more = len(reasons) - _MOST_LEFT
+    return [*lines, f"... and {more} more are left, as nothing fits"] if more > 0 else lines
 
 
 def totals(plan: RestorePlan) -> str:
@@ -86,9 +95,11 @@ def _advice(plan: RestorePlan, bad: Sequence[PlanRow]) -> Iterator[str]:
     if "missing" in first and not plan.mapped:
         row = first["missing"]
         pair = f'("{row.target}", "{row.suggestions[0] if row.suggestions else "name in the file"}")'
-        yield f"Give the names in the file: rules=[{pair}]; or keep what is missing as it is: strict=False."
+        listed = _rules(plan, pair + (", ..." if len(plan.missing) > 1 else ""))
+        yield f"Give the names in the file: {listed}; or keep what is missing as it is: strict=False."
         if len(plan.missing) > 1 and plan.suggestion is None:
-            yield f"Let rules be proposed: print(jv.checkpoint.plan({plan.path!r}, into, suggest=True).suggestion)."
+            call = f"jv.checkpoint.plan({plan.path!r}, into, {'rules=rules, ' if plan.rules else ''}suggest=True)"
+            yield f"Let rules be proposed: print({call}.suggestion)."
     if "shape" in first and not plan.mapped:
         yield from _shape_advice(plan, first["shape"])
     if "dtype" in first:
@@ -100,11 +111,18 @@ def _shape_advice(plan: RestorePlan, row: PlanRow) -> Iterator[str]:
     scope = row.target[: row.target.rfind("/") + 1]
     inside = [other for other in plan.rows if other.target.startswith(scope)]
     left = scope if scope and all(other.kind == "shape" for other in inside) else row.target
-    yield f'Leave variables as they are: rules=[("{left}", None)].'
+    rule = f'("{left}", None)'
+    yield f"Leave variables as they are: {_rules(plan, rule)}."
     file_shape = row.file_shape or ()
     grown = len(row.shape) == len(file_shape) and all(n >= m for n, m in zip(row.shape, file_shape, strict=True))
     if grown and row.transform is None:
-        yield f'Fill up what is new: rules=[("{row.target}", "{row.source}", jv.rules.pad(fill="initializer"))].'
+        rule = f'("{row.target}", "{row.source}", jv.rules.pad(fill="initializer"))'
+        yield f"Fill up what is new: {_rules(plan, rule)}."
+
+
+def _rules(plan: RestorePlan, new: str) -> str:
+    """New rules as an argument: before those that were given, as the first that matches wins."""
+    return f"rules=[{new}{', *rules' if plan.rules else ''}]"
 
 
 def _problem(row: PlanRow, plan: RestorePlan) -> str:
@@ -128,8 +146,8 @@ def _problem(row: PlanRow, plan: RestorePlan) -> str:
     )
 
 
-def _cells(row: PlanRow) -> tuple[str, ...]:
-    mark = "!" if row.is_problem else ""
+def _cells(row: PlanRow, plan: RestorePlan) -> tuple[str, ...]:
+    mark = "!" if plan.is_problem(row) else ""
     nbytes = size(row.nbytes) if row.is_restored else ""
     return (mark, shown(row.target), str(list(row.shape)), row.dtype, nbytes, shown(_origin(row)))
 
@@ -166,15 +184,16 @@ def html(plan: RestorePlan) -> str:
     head = "".join(f"<th style='text-align:left'>{escape(text)}</th>" for text in _HEADINGS)
     body: list[str] = []
     for row in plan.rows[:_MOST_ROWS]:
-        style = " style='color:#b00020'" if row.is_problem else ""
-        cells = "".join(f"<td style='text-align:left'>{escape(text)}</td>" for text in _cells(row))
+        style = " style='color:#b00020'" if plan.is_problem(row) else ""
+        cells = "".join(f"<td style='text-align:left'>{escape(text)}</td>" for text in _cells(row, plan))
         body.append(f"<tr{style}>{cells}</tr>")
     rest = f"<p>{_more(plan)}</p>" if _more(plan) else ""
+    left = "".join(f"<p>{escape(line)}</p>" for line in _left_lines(plan))
     unused = f"<p>not used: {escape(some_names(plan.unused, _MOST_UNUSED))}</p>" if plan.unused else ""
     return (
         f"<p>restore from <code>{escape(plan.path)}</code> ({escape(plan.format)})</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{rest}"
-        f"<p>{escape(totals(plan))}</p>{unused}"
+        f"<p>{escape(totals(plan))}</p>{left}{unused}"
     )
 
 

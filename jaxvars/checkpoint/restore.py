@@ -95,8 +95,8 @@ def restore(
     with without_collecting(), contextlib.ExitStack() as opened:
         with all_or_none(f"Cannot restore {path}", is_common(into._leaves)):
             reader = opened.enter_context(open_checkpoint(path))
-            made = make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "restore")
-            error = made.error(strict)
+            made = make_plan(reader, os.fspath(path), into, rules, assignment_map, cast, "restore", strict)
+            error = made.error()
             if error is not None:
                 raise error
         return restore_from(reader, made, into, progress)

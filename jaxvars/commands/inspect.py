@@ -85,8 +85,10 @@ def _print_list(reader: CheckpointReader, options: argparse.Namespace) -> int:
         row += [", ".join(map(shown, aliases.get(name, ())))] * options.aliases
         row += [info.problem] * problems
         rows.append(row)
-    nothing = options.filter is not None and not names
-    emit(f"No name matches {options.filter.pattern}." if nothing else table(header, rows, right=_STATISTICS[:-1]))
+    if options.filter is not None and not names:
+        emit(f"No name matches {options.filter.pattern}.")
+    else:
+        emit(table(header, rows, right=_STATISTICS[:-1]))
     emit(f"\n{_totals(reader, names, options)}")
     if unreadable:
         why = f": {reasons.pop()}" if len(reasons) == 1 else ""

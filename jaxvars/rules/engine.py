@@ -341,7 +341,12 @@ def new_name(name: str, match: Match | None) -> str:
 
 
 def _items(rules: Any, *, pair: bool) -> list[Any]:
-    """The rules one by one. A bare tuple is one rule where rules are pairs, else a sequence of patterns."""
+    """The rules one by one. A bare tuple is one rule where rules are pairs, else a sequence of patterns.
+
+    What has rules (a plan, a suggestion) stands for them.
+    """
+    if pair and isinstance(getattr(rules, "rules", None), tuple):
+        return list(rules.rules)
     if isinstance(rules, Mapping):
         return list(cast("Mapping[Any, Any]", rules).items())
     if isinstance(rules, str) or isinstance(getattr(rules, "key", None), str):
