@@ -26,8 +26,9 @@ def nested(state: State, sep: str) -> dict[str, Any]:
     clashes = [f'  "{up}" and "{key}"' for key in keys for up in parents[key] if up in names]
     if clashes:
         raise InvalidArgumentError(
-            "\n".join(["to_nested: a name cannot be both a variable and a scope:", *clashes])
-            + "\nRename one first: variables.rename([(name, other_name)])"
+            "\n".join(["to_nested: a name cannot be both a variable and a scope:", *clashes]) + "\nWrite one of:\n"
+            "    variables.select(list(model.specs(*args)))    # the model's own, without slots and averages\n"
+            "    variables.rename([(name, other_name)])"
         )
     tree: dict[str, Any] = {}
     for key, leaf in zip(keys, state._leaves, strict=True):

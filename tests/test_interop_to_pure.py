@@ -146,3 +146,12 @@ def test_mistakes_are_named(variables: jv.Variables) -> None:
         MODEL.to_pure(tree)  # pyright: ignore[reportArgumentType]
     with pytest.raises(jv.errors.InvalidArgumentError, match='"a" and "a/b"'):
         jv.transform(lambda: None).to_pure(jv.Variables({"a": 1.0, "a/b": 2.0}))
+
+
+def test_a_trained_state_is_told_how_to_shed_its_slots(variables: jv.Variables) -> None:
+    state = jv.train.AdamOptimizer(0.1).init(variables)
+    with pytest.raises(jv.errors.InvalidArgumentError, match=r"variables\.select\(list\(model\.specs\(\*args\)\)\)"):
+        state.to_nested()
+    assert jax.tree.structure(state.select(list(MODEL.specs(X))).to_nested()) == jax.tree.structure(
+        variables.to_nested()
+    )

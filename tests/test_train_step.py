@@ -350,6 +350,21 @@ def test_what_is_refused() -> None:
         jv.train.make_step(_loss, adam, rng="seed")
 
 
+def test_a_loss_function_takes_the_key_that_it_is_given() -> None:
+    sgd = jv.train.GradientDescentOptimizer(0.1)
+
+    def loss(variables: jv.Variables, x: Any, weight: float = 1.0) -> Any:
+        return (variables["w"] * x).sum() * weight
+
+    with pytest.raises(InvalidTypeError, match=r"def loss\(variables, x, weight=1\.0, rng=None\): \.\.\. .*rng=rng"):
+        jv.train.make_step(loss, sgd, rng=0)
+    with pytest.raises(InvalidTypeError, match=r"def loss_fn\(v, rng=None\)"):
+        jv.train.make_step(lambda v: v["w"], sgd, rng=0)
+    for taking in (partial(_draws), jax.jit(_draws), lambda v, **kwargs: _draws(v, **kwargs)):
+        step = jv.train.make_step(taking, sgd, rng=0)
+        assert len(step(step.init(jv.Variables({"w": jnp.array(1.0)})))) == 2
+
+
 def test_clip_with_state_belongs_to_the_optimizer() -> None:
     step = _linear(clip=optax.trace(0.9))
     with pytest.raises(InvalidArgumentError, match=r"Optimizer\(optax\.chain\(clip, "):

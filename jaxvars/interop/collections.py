@@ -131,7 +131,12 @@ def nested(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     clashes = [f'  "{up}" and "{path}"' for path in values for up in _scopes_of(path) if up in values]
     if clashes:
         lines = [f"{what}: a name cannot be both a variable and a scope in nested dicts:", *clashes]
-        raise InvalidArgumentError("\n".join([*lines, "Rename one first: variables.rename([(name, other_name)])"]))
+        lines += [
+            "Write one of:",
+            "    variables.select(list(model.specs(*args)))    # the model's own, without slots and averages",
+            "    variables.rename([(name, other_name)])",
+        ]
+        raise InvalidArgumentError("\n".join(lines))
     for path, value in values.items():
         *scopes, last = path.split("/")
         node = tree

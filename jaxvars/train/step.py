@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -58,7 +59,8 @@ def make_step(
       A `Step`.
 
     Raises:
-      InvalidTypeError: something that is no loss function, optimizer, average or clip.
+      InvalidTypeError: something that is no loss function, optimizer, average or clip; a loss function without
+        `rng`, where there is one.
       InvalidArgumentError: `rng` without `global_step`, or a norm that is not positive.
       UnavailableError: optax is not installed.
 
@@ -110,6 +112,7 @@ class Step:
                 raise InvalidArgumentError(
                     "rng needs the step counter, so that each step draws other numbers. Leave out global_step=None"
                 )
+            _check_takes_rng(loss_fn)
         self.optimizer = optimizer if isinstance(optimizer, Optimizer) else Optimizer(optimizer)
         self.ema = ema
         self.donate = donate
@@ -205,6 +208,22 @@ def note_donated(variables: Variables, text: str) -> None:
     for leaf in jax.tree.leaves(variables):
         if is_concrete(leaf):
             note_donation(leaf, text)
+
+
+def _check_takes_rng(loss_fn: Callable[..., Any]) -> None:
+    """Refuse a loss function that has no ``rng`` for the keys of `make_step`."""
+    try:
+        parameters = inspect.signature(loss_fn).parameters
+    except (TypeError, ValueError):  # such as a function of C
+        return
+    if "rng" not in parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        name = getattr(loss_fn, "__name__", "")
+        name = name if name.isidentifier() else "loss_fn"
+        own = [str(each.replace(annotation=each.empty)) for each in parameters.values()]
+        raise InvalidTypeError(
+            f"make_step(rng=...) gives the loss function a key for each step, and {name} takes no rng. Write:\n"
+            f"    def {name}({', '.join([*own, 'rng=None'])}): ... model.apply(variables, ..., rng=rng)"
+        )
 
 
 def _loss_and_rest(result: Any) -> tuple[Any, tuple[Any, ...]]:
