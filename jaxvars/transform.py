@@ -264,7 +264,7 @@ class Model:
         return out
 
     def to_pure(self, variables: Variables) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]:
-        """Return ``(init_fn, apply_fn, tree)`` for those who have JAX alone: plain functions and nested dicts.
+        """Return ``(init_fn, apply_fn, tree)`` for programs that know only functions and dicts.
 
         Args:
           variables: values of the model. The trainable ones are in ``tree["params"]``, the others in ``tree["state"]``.
