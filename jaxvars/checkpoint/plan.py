@@ -169,8 +169,8 @@ def plan(
       cast: as for `restore`.
       suggest: whether to propose rules for the whole model, by likeness of names among tensors of the same shape. The
         plan is then that of these rules, and `plan.suggestion` prints them. They are guesses: look at them, and pass
-        them on yourself, ``restore(path, into, rules=plan.rules)``. Names that `rules` match are not guessed: the others
-        are judged by them. Variables for which nothing fits are left as they are, `plan.suggestion.left`.
+        them on yourself, ``restore(path, into, rules=plan.rules)``. Names that `rules` match are not guessed, and
+        the others are judged by them. What nothing in the file fits is left as it is: `plan.suggestion.left`.
       strict: as for `restore`: with False a name that is not in the file is no problem.
 
     Returns:

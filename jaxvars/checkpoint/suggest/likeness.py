@@ -14,6 +14,7 @@ from jaxvars.checkpoint.suggest.name_parts import Parts
 __all__ = ["Likeness", "Side"]
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Flags: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
 _MOST_TOKENS = 1500  # per side; the rarest of more say nothing but themselves
@@ -170,13 +171,45 @@ class Likeness:
         total = weights.sum(axis=1) + others.sum(axis=1)
         return common / np.maximum(total, 1e-6)
 
-    def whole_layers(self, rows: Numbers, columns: Numbers) -> Any:
+    def whole_layers(self, rows: Numbers, columns: Numbers) -> Flags:
         """For pairs of targets and sources, whether tensors of other roles join the same two layers."""
+        here, there = self.targets.roles[rows], self.sources.roles[columns]
         roles: dict[tuple[int, int], set[int]] = defaultdict(set)
-        layers = list(zip(self.targets.layers[rows].tolist(), self.sources.layers[columns].tolist(), strict=True))
-        for both, role in zip(layers, self.targets.roles[rows].tolist(), strict=True):
-            roles[both].add(role)
+        layers = self._layers_of(rows, columns)
+        for both, role, other in zip(layers, here.tolist(), there.tolist(), strict=True):
+            if role and other and self._by_role[role, other] >= 0:
+                roles[both].add(role)
         return np.array([len(roles[both]) > 1 for both in layers], bool)
+
+    def opposed(self, rows: Numbers, columns: Numbers) -> Flags:
+        """For pairs of targets and sources, whether their roles contradict each other."""
+        return self._by_role[self.targets.roles[rows], self.sources.roles[columns]] < 0
+
+    def scattered(self, rows: Numbers, columns: Numbers) -> Flags:
+        """For pairs of targets and sources, whether others of the target's layer all went to other layers."""
+        has_role = self.targets.roles[rows] > 0
+        layers = self._layers_of(rows, columns)
+        some = [both for both, has in zip(layers, has_role, strict=True) if has]
+        count, together = Counter(layer for layer, _ in some), Counter(some)
+        return has_role & [count[both[0]] > 1 and together[both] == 1 for both in layers]
+
+    def _layers_of(self, rows: Numbers, columns: Numbers) -> list[tuple[int, int]]:
+        return list(zip(self.targets.layers[rows].tolist(), self.sources.layers[columns].tolist(), strict=True))
+
+    def votes(self, rows: Numbers, columns: Numbers) -> Floats:
+        """How many of the pairs join each two layers."""
+        votes = np.zeros_like(self._layers)
+        self.count(votes, rows, columns, 1)
+        return votes
+
+    def count(self, votes: Floats, rows: Numbers, columns: Numbers, step: int) -> None:
+        """Add the pairs to `votes`, or take them away."""
+        np.add.at(votes, (self.targets.layers[rows], self.sources.layers[columns]), step)
+
+    def voted(self, votes: Floats, rows: Numbers, columns: Numbers) -> Floats:
+        """For targets and sources, the share of the target's layer that is in the source's layer."""
+        some = votes[self.targets.layers[rows]]
+        return (some / np.maximum(some.sum(axis=1), 1)[:, None])[:, self.sources.layers[columns]]
 
     def learn(self, rows: Numbers, columns: Numbers, trust: Floats) -> None:
         """Take for the same what occurs together in the pairs of `rows` and `columns`, as far as these are trusted."""
@@ -239,12 +272,17 @@ def _same_words(targets: Side, sources: Side) -> Floats:
     total = one.sum(axis=1)[:, None] + two.sum(axis=1)
     alike = 2 * (one @ two.T) / np.maximum(total, 1)
     alike = np.where(alike > 0.5, _SPELLING * alike, 0).astype(np.float32)
+    alike[_is_letter(targets)], alike[:, _is_letter(sources)] = 0, 0  # a first letter in common says nothing
     index = {word: number for number, word in enumerate(sources.vocabulary) if isinstance(word, str)}
     for row, word in enumerate(targets.vocabulary):
         if word in index:
             alike[row] = 0
             alike[row, index[word]] = 1
     return alike
+
+
+def _is_letter(side: Side) -> Flags:
+    return np.array([isinstance(word, str) and len(word) == 1 for word in side.vocabulary], bool)
 
 
 def _same_surroundings(targets: Side, sources: Side) -> Floats:
@@ -255,6 +293,7 @@ def _same_surroundings(targets: Side, sources: Side) -> Floats:
     is_word_1 = np.array([isinstance(word, str) for word in targets.vocabulary], bool)
     is_word_2 = np.array([isinstance(word, str) for word in sources.vocabulary], bool)
     alike = np.where(is_word_1[:, None] == is_word_2, alike, 0).astype(np.float32)
+    alike[_is_letter(targets)], alike[:, _is_letter(sources)] = 0, 0
     crowd = np.maximum((alike > 0.95).sum(axis=1)[:, None], (alike > 0.95).sum(axis=0))
     return _SURROUNDINGS * _exclusive(alike) / np.maximum(crowd, 1)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
-__all__ = ["COUNTER", "Parts", "bare", "kind_of", "natural_key", "split"]
+__all__ = ["COUNTER", "Parts", "bare", "kind_of", "mere_letters", "natural_key", "split"]
 
 COUNTER = "counter"
 """The kind of step counts, powers of beta and other bookkeeping."""
@@ -220,6 +221,17 @@ def _spelled(chunk: tuple[str, ...]) -> tuple[str, ...]:
 
 def _joined(component: str) -> str:
     return "".join(_PIECES.findall(component)).lower()
+
+
+def mere_letters(names: Collection[str]) -> set[str]:
+    """Return the names that end in a letter that says nothing: ``a`` beside ``b``, but not ``w`` beside ``b``."""
+    letters: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        scope, _, last = bare(name).rpartition("/")
+        if len(last) == 1 and last.isalpha():
+            letters[scope].add(name)
+    known = _ROLE.keys() | _CANONICAL.keys()
+    return set().union(*(some for some in letters.values() if not {bare(n)[-1].lower() for n in some} <= known))
 
 
 def natural_key(name: str) -> list[list[tuple[int, int, str]]]:

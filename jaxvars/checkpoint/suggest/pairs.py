@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxvars.checkpoint.suggest.likeness import Floats, Likeness, Numbers, Side
-from jaxvars.checkpoint.suggest.name_parts import COUNTER, kind_of, natural_key, split
+from jaxvars.checkpoint.suggest.name_parts import COUNTER, bare, kind_of, mere_letters, natural_key, split
 
-__all__ = ["Pair", "pair_names"]
+__all__ = ["Pair", "Shapes", "pair_names", "squeezed"]
 
 Shapes: TypeAlias = "Mapping[str, tuple[int, ...]]"
 Doubles: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
@@ -28,6 +28,7 @@ _MOST_RIVALS = 3
 _MOST_SWAPS = 50  # rounds of exchanges
 _MOST_AT_ONCE = 1000  # names of one shape in one optimal assignment, whose time grows with the cube
 _MOST_IN_GROUP = 5000
+_FOLLOW = 0.5  # what it is worth to be where the rest of the layer is
 _SAY_NOTHING = 0.1  # names that have less than this in common are no reason for a pair
 _SAY_THE_SAME = 0.5  # counters are paired from here on
 
@@ -68,27 +69,38 @@ class _Choice:
     rivals: list[Numbers]
 
 
-def pair_names(targets: Shapes, sources: Shapes) -> list[Pair]:
+def pair_names(targets: Shapes, sources: Shapes, known: Mapping[str, str] | None = None) -> list[Pair]:
     """Return the pairs of variables and tensors that belong together, no name in two of them.
 
     Args:
       targets: shapes of the variables.
       sources: shapes of the file's tensors.
+      known: pairs that are certain, of any shapes. They are not returned; the others are judged by them.
     """
+    known = known or {}
     names, files = sorted(targets, key=natural_key), sorted(sources, key=natural_key)
     keys, file_keys = _keys(names, targets), _keys(files, sources)
-    groups = list(_groups([key for key, _ in keys], [key for key, _ in file_keys]))
+    places, file_places = ({name: place for place, name in enumerate(some)} for some in (names, files))
+    certain = [(places[target], file_places[source]) for target, source in known.items()]
+    groups = list(_groups([key for key, _ in keys], [key for key, _ in file_keys], certain))
     if not groups:
         return []
     likeness = Likeness(_side(keys, groups, 0), _side(file_keys, groups, 1))
     choices: list[_Choice] = []
     for _ in range(_ROUNDS):
         before, choices = choices, [_choose(likeness, group) for group in groups]
+        _follow(likeness, groups, choices)
         if before and all(np.array_equal(a.sources, b.sources) for a, b in zip(before, choices, strict=True)):
             break
         margins = np.concatenate([choice.margins for choice in choices])
         likeness.learn(*_joined(choices), np.clip(margins / _CLEAR, _LEAST_TRUST, 1).astype(np.float32))
-    return _judged(likeness, groups, choices, names, files)
+    found = _judged(likeness, groups, choices, names, files)
+    return [pair for pair in found if pair.target not in known]
+
+
+def squeezed(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes without dimensions of 1: Haiku's scales have ``[1, 1, 1, C]``, slim's last kernel ``[1, 1, C, N]``."""
+    return {name: tuple(dim for dim in shape if dim != 1) or shape for name, shape in shapes.items()}
 
 
 def _keys(names: list[str], shapes: Shapes) -> list[tuple[_Key, str]]:
@@ -100,12 +112,16 @@ def _keys(names: list[str], shapes: Shapes) -> list[tuple[_Key, str]]:
     return found
 
 
-def _groups(keys: list[_Key], file_keys: list[_Key]) -> Iterator[_Group]:
-    """What can be paired; groups of thousands in pieces."""
+def _groups(keys: list[_Key], file_keys: list[_Key], certain: list[tuple[int, int]]) -> Iterator[_Group]:
+    """What can be paired; groups of thousands in pieces. What is certain is a group of its own, pair by pair."""
     found: dict[_Key, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, some in enumerate((keys, file_keys)):
+        taken = {pair[side] for pair in certain}
         for place, key in enumerate(some):
-            found[key][side].append(place)
+            if place not in taken:
+                found[key][side].append(place)
+    for target, source in certain:
+        yield _Group(keys[target], np.array([target]), np.array([source]))
     for key, (here, there) in found.items():
         if here and there:
             pieces = -(-max(len(here), len(there)) // _MOST_IN_GROUP)
@@ -125,12 +141,23 @@ def _joined(choices: list[_Choice]) -> tuple[Numbers, Numbers]:
     return np.concatenate([c.targets for c in choices]), np.concatenate([c.sources for c in choices])
 
 
-def _choose(likeness: Likeness, group: _Group) -> _Choice:
-    """The best pairs of a group."""
+def _follow(likeness: Likeness, groups: list[_Group], choices: list[_Choice]) -> None:
+    """Choose once more, group by group, by where the rest of each layer went: a bias goes with its kernel."""
+    votes = likeness.votes(*_joined(choices))
+    for number, (group, choice) in enumerate(zip(groups, choices, strict=True)):
+        if len(group.sources) == 1:
+            continue
+        likeness.count(votes, choice.targets, choice.sources, -1)
+        choices[number] = _choose(likeness, group, _FOLLOW * likeness.voted(votes, group.targets, group.sources))
+        likeness.count(votes, choices[number].targets, choices[number].sources, 1)
+
+
+def _choose(likeness: Likeness, group: _Group, more: Floats | float = 0.0) -> _Choice:
+    """The best pairs of a group; `more` is added to what each is worth."""
     if len(group.targets) == len(group.sources) == 1:
         return _Choice(group.targets, group.sources, np.array([np.inf]), [np.array([], np.intp)])
     by_names = likeness.matrix(group.targets, group.sources)
-    rows, columns = _assign(by_names + likeness.of_layers(group.targets, group.sources))
+    rows, columns = _assign(by_names + likeness.of_layers(group.targets, group.sources) + more)
     # How clear a choice is shows without what was concluded from the choice itself.
     margins, rivals = _second_best(by_names, rows, columns)
     return _Choice(group.targets[rows], group.sources[columns], margins, [group.sources[some] for some in rivals])
@@ -204,12 +231,23 @@ def _judged(
     """The pairs with what speaks for them; counters only where names do."""
     said = likeness.in_words(*_joined(choices))
     supported = likeness.whole_layers(*_joined(choices))
+    refuted = likeness.opposed(*_joined(choices)) | (likeness.scattered(*_joined(choices)) & (said < _SAY_THE_SAME))
+    letters, file_letters = mere_letters(names), mere_letters(files)
     pairs: list[Pair] = []
     place = 0
     for group, choice in zip(groups, choices, strict=True):
         for target, source, near in zip(choice.targets, choice.sources, choice.rivals, strict=True):
+            name, file = names[target], files[source]
             if group.key[0] != COUNTER or said[place] >= _SAY_THE_SAME:
-                by_name = bool(said[place] >= _SAY_NOTHING or supported[place])
-                pairs.append(Pair(names[target], files[source], tuple(files[rival] for rival in near), by_name))
+                spoken = said[place] >= _SAY_NOTHING or supported[place]
+                is_letter = name in letters or file in file_letters
+                by_name = _last(name) == _last(file) if is_letter else bool(spoken)
+                by_name = name == file or (by_name and not refuted[place])
+                others = near if by_name or len(near) else group.sources[group.sources != source][:_MOST_RIVALS]
+                pairs.append(Pair(name, file, tuple(files[rival] for rival in others), by_name))
             place += 1
     return pairs
+
+
+def _last(name: str) -> str:
+    return bare(name).rpartition("/")[2]

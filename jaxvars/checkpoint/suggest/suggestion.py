@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from jaxvars.checkpoint.suggest.pairs import pair_names
+from jaxvars.checkpoint.suggest.left import why_left
+from jaxvars.checkpoint.suggest.pairs import pair_names, squeezed
 from jaxvars.checkpoint.suggest.rule_list import find_rules
 from jaxvars.rules import Rule, parse_rules, reshape
 
@@ -25,30 +26,35 @@ class Suggestion:
         dimensions of 1 differ, they have the transform ``jv.rules.reshape()``.
       unsure: the variables to look at, with other names in the file that do as well or almost. Empty where there are
         none, but only the shape speaks for the pair.
-      left: the variables for which the file has nothing.
+      left: the variables for which the file has nothing; they stay as they are.
+      reasons: why, for each of these. Where the file has one the other way round, as PyTorch keeps kernels, this is
+        said together with the rule to write.
     """
 
     pairs: Mapping[str, str]
     rules: tuple[tuple[Any, ...], ...]
     unsure: Mapping[str, tuple[str, ...]]
     left: tuple[str, ...]
+    reasons: Mapping[str, str]
 
     def __str__(self) -> str:
-        doubts = self._doubts()
+        remarks = self._remarks()
         lines = ["rules = ["]
         for number, rule in enumerate(self.rules):
-            lines.extend(f"    {line}" for line in doubts.get(number, []))
+            lines.extend(f"    {line}" for line in remarks.get(number, []))
             text = str(Rule(*rule[:2]))
             lines.append(f"    {text}," if len(rule) == 2 else f"    {text[:-1]}, jv.rules.{rule[2]}),")
-        return "\n".join([*lines, "]", *doubts.get(-1, [])])
+        return "\n".join([*lines, "]", *remarks.get(-1, [])])
 
-    def _doubts(self) -> dict[int, list[str]]:
-        """Comments on what is unsure, by the number of the rule that decides it; -1 where none does."""
+    def _remarks(self) -> dict[int, list[str]]:
+        """Comments on what is unsure or left, by the number of the rule that decides it; -1 where none does."""
         rules = parse_rules(list(self.rules), op="suggest")
         found: dict[int, list[str]] = {}
-        for target, others in self.unsure.items():
-            match = rules.match(target)
-            found.setdefault(-1 if match is None else match.number, []).append(self._doubt(target, others))
+        remarks = {target: f"unsure: {self._doubt(target, others)}" for target, others in self.unsure.items()}
+        remarks |= {name: f"{name} is left as it is: {reason}" for name, reason in self.reasons.items()}
+        for name, remark in remarks.items():
+            match = rules.match(name)
+            found.setdefault(-1 if match is None else match.number, []).append(remark)
         return {number: _comments(some) for number, some in found.items()}
 
     def _doubt(self, target: str, others: tuple[str, ...]) -> str:
@@ -57,7 +63,9 @@ class Suggestion:
         return f"{target} may be {' or '.join(others)} instead"
 
 
-def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, tuple[int, ...]]) -> Suggestion:
+def suggest_rules(
+    targets: Mapping[str, _Shape], sources: Mapping[str, _Shape], known: Mapping[str, str] | None = None
+) -> Suggestion:
     r"""Propose rules by which variables get their values from a file with other names.
 
     Only equal shapes are paired, dimensions of 1 apart; each tensor with one variable, an optimizer's slots only with
@@ -68,6 +76,8 @@ def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, 
     Args:
       targets: shapes of the variables, by name.
       sources: shapes of the file's tensors, by name.
+      known: pairs of variables and tensors that are certain, for which no rules are proposed: the rest is judged by
+        them.
 
     Returns:
       A `Suggestion`. Its rules do exactly what its pairs say.
@@ -81,18 +91,15 @@ def suggest_rules(targets: Mapping[str, tuple[int, ...]], sources: Mapping[str, 
           (r"encoder/layer/(\d+)/norm/scale", r"bert/layer_\1/LayerNorm/gamma"),
       ]
     """
-    found = pair_names(_squeezed(targets), _squeezed(sources))
-    pairs = {pair.target: pair.source for pair in sorted(found)}
-    unsure = {pair.target: pair.rivals for pair in sorted(found) if pair.rivals or not pair.by_name}
-    rules = find_rules({name: pairs.get(name) for name in targets})
-    left = tuple(sorted(name for name in targets if name not in pairs))
+    known = known or {}
+    found = sorted(pair_names(squeezed(targets), squeezed(sources), known))
+    pairs = {pair.target: pair.source for pair in found}
+    unsure = {pair.target: pair.rivals for pair in found if pair.rivals or not pair.by_name}
+    rules = find_rules({name: pairs.get(name) for name in targets if name not in known})
+    left = tuple(sorted(name for name in targets if name not in pairs and name not in known))
+    reasons = why_left({name: targets[name] for name in left}, targets, sources, {**known, **pairs})
     reshaped = {name for name, source in pairs.items() if targets[name] != sources[source]}
-    return Suggestion(pairs, _with_reshape(rules, reshaped), unsure, left)
-
-
-def _squeezed(shapes: Mapping[str, _Shape]) -> dict[str, _Shape]:
-    """The shapes without dimensions of 1: Haiku's scales have ``[1, 1, 1, C]``, slim's last kernel ``[1, 1, C, N]``."""
-    return {name: tuple(dim for dim in shape if dim != 1) or shape for name, shape in shapes.items()}
+    return Suggestion(pairs, _with_reshape(rules, reshaped), unsure, left, reasons)
 
 
 def _with_reshape(rules: Sequence[Rule], reshaped: set[str]) -> tuple[tuple[Any, ...], ...]:
@@ -103,7 +110,7 @@ def _with_reshape(rules: Sequence[Rule], reshaped: set[str]) -> tuple[tuple[Any,
     return tuple((rule.pattern, rule.replacement, *more) for rule, more in zip(rules, transforms, strict=True))
 
 
-def _comments(doubts: list[str]) -> list[str]:
-    """Lines of comment: the first doubt, and how many there are."""
-    more = [f"# (and {len(doubts) - 1} more under this rule)"] if len(doubts) > 1 else []
-    return [f"# unsure: {doubts[0]}", *more]
+def _comments(remarks: list[str]) -> list[str]:
+    """Lines of comment: the first remark, and how many there are."""
+    more = [f"# (and {len(remarks) - 1} more under this rule)"] if len(remarks) > 1 else []
+    return [f"# {remarks[0]}", *more]
