@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import bundle_writer as writer
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from jaxvars.checkpoint import comparison
 from jaxvars.checkpoint.comparison import Comparison, compare
 from jaxvars.checkpoint.diff import diff
 from jaxvars.errors import InvalidArgumentError, NotFoundError
+from jaxvars.spec import Hole
 from jaxvars.tour.data import CHECKPOINT
 
 A = {
@@ -169,6 +172,36 @@ def test_rules_give_the_names_of_b(tmp_path: Path) -> None:
         diff(a, b, [("conv1/(.*)", r"tower/\1")])
     with pytest.raises(InvalidArgumentError, match=r"rule for tower/w, float32 \[2, 3\], failed: ZeroDivisionError"):
         diff(a, b, [("tower/w", "conv1/w", lambda array: 1 / 0)])
+
+
+def test_states_are_compared_as_checkpoints_are(tmp_path: Path) -> None:
+    a = jv.Variables({"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "key": jax.random.key(1)})
+    b = a.replace({"w": a["w"].at[0, 0].set(3)})
+    assert diff(a, a.replace({"b": jnp.zeros(3)})).same
+    found = diff(a, b)
+    assert str(found.differences[0]) == "1 of 6 differ, by at most 2 (relative 0.667)" and not found.same
+    assert (found.path_a, found.format_b) == ("jv.Variables", "variables")
+    path = jv.checkpoint.save(b, tmp_path / "b")
+    assert diff(path, b).same and diff(b, path).same and not diff(a, path).same
+    renamed = b.rename([("w", "v")])
+    assert not diff(b, renamed).same and diff(b, renamed, rules=[("w", "v")]).same
+    holes = jv.Variables({name: Hole(spec.shape, spec.dtype) for name, spec in a.variable_specs.items()})
+    assert diff(a, holes, level="names").same
+    assert [item.note for item in diff(a, holes).differences] == ["in B: it is uninitialized"] * 3
+    inside = jax.jit(lambda x: diff(x, x, level="values").differences[0].note and x["b"])
+    assert inside(a).shape == (3,)
+
+
+@pytest.mark.usefixtures("without_x64")
+def test_a_restored_state_equals_its_file_though_it_is_narrower(tmp_path: Path) -> None:
+    old = writer.write_bundle(tmp_path / "old", {"step": np.array(5, np.int64), "other": np.array([1], np.int64)})
+    state = jv.checkpoint.restore(old, jv.Variables({"step": Hole((), "int32"), "other": Hole((1,), "int32")}))
+    assert diff(old, state).same and diff(state, old).same and diff(state, old, level="specs").same
+    assert diff(jv.checkpoint.save(state, tmp_path / "new"), state).same
+    state = state.replace({"step": jnp.array(6, jnp.int32)})
+    assert [item.name for item in diff(old, state).differences] == ["step"]
+    fresh = jv.Variables({"step": jnp.array(5, jnp.int32), "other": jnp.array([1], jnp.int32)})
+    assert [item.kind for item in diff(old, fresh).differences] == ["dtype", "dtype"]
 
 
 @pytest.mark.parametrize("format", ["orbax", "tf", "safetensors", "npz"])

@@ -1,4 +1,4 @@
-"""`jv.checkpoint.diff`: what two checkpoints have in common and where they differ, in whatever formats they are."""
+"""`jv.checkpoint.diff`: what two checkpoints or states have in common and where they differ, whatever their formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
 from jaxvars.checkpoint.renaming import Renamed, renamed
+from jaxvars.checkpoint.state_source import StateSource
 from jaxvars.errors import InvalidArgumentError
+from jaxvars.variables import Variables
 
 __all__ = ["CheckpointDiff", "TensorDifference", "diff"]
 
@@ -80,9 +82,9 @@ class CheckpointDiff:
     """What two checkpoints have in common and where they differ. Prints as one line for each difference.
 
     Attributes:
-      path_a: the first checkpoint, as it was asked for.
+      path_a: the first checkpoint, as it was asked for; "jv.Variables" for a state.
       path_b: the second.
-      format_a: the first one's format.
+      format_a: the first one's format; "variables" for a state.
       format_b: the second one's.
       level: "names", "specs" (names, shapes and dtypes) or "values" (all of it).
       only_in_a: names that only A has, as A calls them.
@@ -149,20 +151,22 @@ class CheckpointDiff:
 
 
 def diff(
-    path_a: str | os.PathLike[str],
-    path_b: str | os.PathLike[str],
+    path_a: str | os.PathLike[str] | Variables,
+    path_b: str | os.PathLike[str] | Variables,
     rules: Any = None,
     rtol: float = 0.0,
     atol: float = 0.0,
     level: Literal["names", "specs", "values"] = "values",
     progress: Progress = None,
 ) -> CheckpointDiff:
-    r"""Compare two checkpoints, in any formats: names, shapes, dtypes and values.
+    r"""Compare two checkpoints, in any formats, or states: names, shapes, dtypes and values.
 
-    Values are read in groups of small tensors, or one large tensor at a time.
+    ``==`` between states asks whether they are the same object; this compares what they hold. Values are read in groups
+    of small tensors, or one large tensor at a time.
 
     Args:
-      path_a: the first checkpoint (A), as for `jv.checkpoint.open`.
+      path_a: the first checkpoint (A), as for `jv.checkpoint.open`; or variables. A value that was narrowed when it
+        was restored (int64 to int32) equals that of the file.
       path_b: the second (B).
       rules: (pattern, replacement[, function]) triples that give A's names those of B, as for `Variables.rename`: the
         pattern matches the name in A, the replacement is the name in B.
@@ -190,10 +194,12 @@ def diff(
       False
       >>> print(result.differences[0])
       3 of 3 differ, by at most 0.5 (relative 0.333)
+      >>> jv.checkpoint.diff(new, jv.Variables({"conv1/w": np.full(3, 1.5, np.float32)})).same
+      True
       >>> folder.cleanup()
     """
     _check_options(level, rtol, atol)
-    with open_checkpoint(path_a) as reader_a, open_checkpoint(path_b) as reader_b:
+    with _opened(path_a) as reader_a, _opened(path_b) as reader_b:
         items = renamed({name: reader_a.tensors[name] for name in reader_a}, rules, "jv.checkpoint.diff")
         pairs = [(item, reader_b.tensors[item.name]) for item in items if item.name in reader_b.tensors]
         pairs.sort(key=lambda pair: pair[0].name)
@@ -201,10 +207,11 @@ def diff(
         found: list[TensorDifference] = []
         if level != "names":
             found = list(_differences(reader_a, reader_b, pairs, level == "values", (rtol, atol), progress))
+            found = [difference for difference in found if not _is_narrowing(difference, reader_a, reader_b)]
         differ = {difference.name for difference in found}
         return CheckpointDiff(
-            os.fspath(path_a),
-            os.fspath(path_b),
+            reader_a.path if isinstance(path_a, Variables) else os.fspath(path_a),
+            reader_b.path if isinstance(path_b, Variables) else os.fspath(path_b),
             reader_a.format,
             reader_b.format,
             level,
@@ -214,6 +221,26 @@ def diff(
             tuple(item.name for item, _ in pairs if item.name not in differ),
             {item.info.name: item.name for item in items if item.name != item.info.name},
         )
+
+
+def _opened(what: str | os.PathLike[str] | Variables) -> CheckpointReader:
+    return CheckpointReader(StateSource(what)) if isinstance(what, Variables) else open_checkpoint(what)
+
+
+def _is_narrowing(difference: TensorDifference, a: CheckpointReader, b: CheckpointReader) -> bool:
+    """Whether nothing differs but that a state has the file's 64 bits in 32, as it noted when they were restored."""
+    if difference.kind != "dtype" or difference.different:
+        return False
+    names = (difference.name_a, difference.name)
+    (wide_a, dtype_a), (wide_b, dtype_b) = (_noted_dtype(*pair) for pair in zip((a, b), names, strict=True))
+    return wide_a == dtype_b or wide_b == dtype_a
+
+
+def _noted_dtype(reader: CheckpointReader, name: str) -> tuple[str, str]:
+    """The dtype that a state notes of the file it came from, "" where there is none; and the tensor's own."""
+    source = reader.source
+    noted = source.specs[name].file_dtype if isinstance(source, StateSource) else ""
+    return noted, str(reader.tensors[name].dtype)
 
 
 def _check_options(level: str, rtol: float, atol: float) -> None:
