@@ -425,6 +425,16 @@ def test_functions_may_change_what_they_are_given(tmp_path: Path, old: str) -> N
     assert found["w"].tolist() == (TENSORS["tower/weights"] * 2).tolist()
 
 
+def test_a_conversion_prints_as_a_line(tmp_path: Path) -> None:
+    done = convert(CHECKPOINT, tmp_path / "new.npz")
+    assert str(done) == f"21 variables, 94.4 KB: {CHECKPOINT} (tf) -> {tmp_path / 'new.npz'} (npz), verified"
+    assert repr(done) == f"<Conversion: {done}>"
+    done = convert(CHECKPOINT, tmp_path / "one.npz", only="global_step", verify=False)
+    assert str(done).splitlines()[0].endswith("/one.npz (npz)")
+    assert str(done).splitlines()[1].startswith("left out: digits_net/") and str(done).endswith(" and 12 more")
+    assert repr(done) == f"<Conversion: {str(done).splitlines()[0]}>"
+
+
 @pytest.mark.parametrize(
     ("name", "files"),
     [

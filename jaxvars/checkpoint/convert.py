@@ -21,6 +21,7 @@ from jaxvars.checkpoint.formats.safetensors_index import is_index, read_index
 from jaxvars.checkpoint.matching import PlanRow
 from jaxvars.checkpoint.paths import local_path
 from jaxvars.checkpoint.plan import as_variables, make_plan
+from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
 from jaxvars.checkpoint.reader import open as open_checkpoint
@@ -35,11 +36,12 @@ from jaxvars.variables import Variables
 __all__ = ["Conversion", "convert"]
 
 _OP = "jv.checkpoint.convert"
+_MOST_LEFT_OUT = 8  # names that are printed
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Conversion:
-    """What `jv.checkpoint.convert` did.
+    """What `jv.checkpoint.convert` did. Prints as one line, and one for what was left out.
 
     Attributes:
       path: the new checkpoint.
@@ -66,6 +68,22 @@ class Conversion:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         sources = {name: list(names) for name, names in self.sources.items()}
         return {**fields, "sources": sources, "left_out": list(self.left_out)}
+
+    def summary(self) -> str:
+        """Return one line: how much was written, from where and to where."""
+        count = len(self.sources)
+        noun = "variable" if count == 1 else "variables"
+        ways = f"{self.source_path} ({self.source_format}) -> {self.path} ({self.format})"
+        return f"{count:,} {noun}, {size(self.nbytes)}: {ways}" + (", verified" if self.verified else "")
+
+    def __str__(self) -> str:
+        lines = [self.summary()]
+        if self.left_out:
+            lines.append(f"left out: {some_names(self.left_out, _MOST_LEFT_OUT)}")
+        return "\n".join(map(shown, lines))
+
+    def __repr__(self) -> str:
+        return f"<Conversion: {self.summary()}>"
 
 
 def convert(

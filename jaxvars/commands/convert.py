@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from jaxvars.checkpoint.convert import Conversion, convert
+from jaxvars.checkpoint.convert import convert
 from jaxvars.checkpoint.formats.registry import WRITERS
-from jaxvars.checkpoint.plan_text import shown, size
 from jaxvars.checkpoint.rules_file import read_rules
 from jaxvars.commands.arguments import RULES_HELP, Commands, add_json, add_progress, rules_from_a_file
 from jaxvars.commands.model_spec import MODEL_HELP, read_model
 from jaxvars.commands.output import OK, emit, emit_json, use_cpu
-from jaxvars.errors import InvalidArgumentError, some_names
+from jaxvars.errors import InvalidArgumentError
 
 __all__ = ["add"]
 
 _ADVICE = "Rules of `jaxvars plan` go with --into MODEL."
-_MOST_LEFT_OUT = 8  # --json has all
 
 _TEXT = (
     "Writes a checkpoint in another format, or under other names, with nothing lost: 64-bit numbers, strings and "
@@ -74,15 +72,5 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         emit_json(done.to_dict())
     else:
-        emit(_text(done))
+        emit(str(done))
     return OK
-
-
-def _text(done: Conversion) -> str:
-    count = len(done.sources)
-    text = f"{count:,} {'variable' if count == 1 else 'variables'}, {size(done.nbytes)}: "
-    text += f"{done.source_path} ({done.source_format}) -> {done.path} ({done.format})"
-    text += ", verified" if done.verified else ""
-    if done.left_out:
-        text += f"\nleft out: {some_names(done.left_out, _MOST_LEFT_OUT)}"
-    return "\n".join(map(shown, text.split("\n")))
