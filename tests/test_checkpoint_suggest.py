@@ -20,6 +20,7 @@ from naming_tables import (
     with_slots,
 )
 
+import jaxvars as jv
 from examples.bert import BertConfig, pretraining
 from examples.dcgan import NOISE, gan
 from examples.resnet import resnet50
@@ -27,7 +28,7 @@ from examples.siamese import contrastive
 from jaxvars.checkpoint.suggest import suggest_rules
 from jaxvars.checkpoint.suggest.name_parts import COUNTER, kind_of, split
 from jaxvars.checkpoint.suggest.rule_list import agrees, find_rules
-from jaxvars.rules import Rule, parse_rules, reshape
+from jaxvars.rules import Rule, parse_rules, reshape, transpose
 from jaxvars.tour.model import OLD_NAMES, model
 
 IMAGES = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
@@ -304,6 +305,142 @@ def test_five_thousand_variables():
 def test_thousands_of_names_of_one_shape_that_say_nothing():
     found = suggested({f"a{n * 7919 % 10007}": (7,) for n in range(2000)}, {f"b/{n}/c": (7,) for n in range(2500)})
     assert len(found.pairs) == 2000
+
+
+# -- evidence ------------------------------------------------------------------------------------------------------
+
+
+def tensor2tensor():
+    """The blocks of a Transformer as tensor2tensor calls them: ``[16]`` is the shape of biases and of norms."""
+    norm = {f"layer_prepostprocess/layer_norm/layer_norm_{part}": (16,) for part in ("bias", "scale")}
+    attention = {"q/kernel": (16, 16), "k/kernel": (16, 16), "v/kernel": (16, 16), "output_transform/kernel": (16, 16)}
+    dense = {"conv1/kernel": (16, 8), "conv1/bias": (8,), "conv2/kernel": (8, 16), "conv2/bias": (16,)}
+    found = {}
+    for side, kinds in (("encoder", ["self_attention"]), ("decoder", ["self_attention", "encdec_attention"])):
+        body = f"transformer/body/{side}"
+        found |= {f"{body}/{name}": shape for name, shape in norm.items()}
+        for layer in (f"{body}/layer_{n}" for n in range(2)):
+            found |= {f"{layer}/ffn/{name}": shape for name, shape in (dense | norm).items()}
+            for kind in kinds:
+                found |= {f"{layer}/{kind}/{name}": shape for name, shape in norm.items()}
+                found |= {f"{layer}/{kind}/multihead_attention/{name}": shape for name, shape in attention.items()}
+    return found
+
+
+def test_a_bias_goes_where_its_kernel_goes():
+    into = {"q/kernel": (16, 16), "k/kernel": (16, 16), "v/kernel": (16, 16), "out/kernel": (16, 16),
+            "up/kernel": (16, 8), "up/bias": (8,), "down/kernel": (8, 16), "down/bias": (16,)}  # fmt: skip
+    into = {f"enc/0/{name}": shape for name, shape in into.items()}
+    found = suggested(into, tensor2tensor())
+    layer = "transformer/body/encoder/layer_0"
+    assert found.pairs["enc/0/down/kernel"] == f"{layer}/ffn/conv2/kernel"
+    assert found.pairs["enc/0/down/bias"] == f"{layer}/ffn/conv2/bias"
+    assert found.pairs["enc/0/up/bias"] == f"{layer}/ffn/conv1/bias"
+    assert found.unsure["enc/0/down/bias"]
+
+
+def test_a_layer_that_is_torn_apart_is_unsure():
+    file = {"tower/down/kernel": (8, 16), "rest/norm/bias": (16,), "rest/norm/scale": (16,), "rest/down/kernel": (4, 4)}
+    found = suggested({"down/kernel": (8, 16), "down/bias": (16,)}, file)
+    assert found.pairs == {"down/kernel": "tower/down/kernel", "down/bias": "rest/norm/bias"}
+    assert found.unsure == {"down/bias": ("rest/norm/scale",), "down/kernel": ()}
+
+
+@pytest.mark.parametrize(
+    "into", [("scale", "add"), ("slope", "offset"), ("gain", "bias"), ("alpha", "beta"), ("aa", "bb"), ("x", "y")]
+)
+@pytest.mark.parametrize("scope", ["", "net/"])
+def test_one_letter_is_no_evidence(into, scope):
+    found = suggested({scope + name: () for name in into}, {f"{scope}a": (), f"{scope}b": ()})
+    assert found.pairs == {scope + into[0]: f"{scope}a", scope + into[1]: f"{scope}b"}
+    assert found.unsure == {scope + into[0]: (f"{scope}b",), scope + into[1]: (f"{scope}a",)}
+
+
+def test_letters_that_have_a_meaning_are_evidence():
+    found = suggested({"kernel": (3,), "bias": (3,)}, {"w": (3,), "b": (3,)})
+    assert found.pairs == {"kernel": "w", "bias": "b"} and not found.unsure
+    same = {"a": (), "b": ()}
+    assert not suggested(same, same).unsure and not suggested({f"x/{name}": () for name in same}, same).unsure
+    heads = {f"attention/{name}": (4, 4) for name in ("query", "key", "value")}
+    found = suggested(heads, {f"att/{letter}": (4, 4) for letter in "qkv"})
+    assert found.pairs == {name: f"att/{name[10]}" for name in heads} and not found.unsure
+
+
+def siamese():
+    """A model and its counterpart, whose layers only their shapes tell apart, and the pairs."""
+    words = ["first", "second", "third", "fourth", "fifth"]
+    right = {f"embedder/{word}/{new}": f"conv{n}/{old}" for n, word in enumerate(words, 1)
+             for new, old in (("kernel", "weights"), ("bias", "biases"))}  # fmt: skip
+    into = {name: (n // 2, 3)[: 2 - n % 2] for n, name in enumerate(right, 2)}
+    return into, {right[name]: shape for name, shape in into.items()}, right
+
+
+def test_known_pairs_are_evidence():
+    into, file, right = siamese()
+    assert suggest_rules(into, file).pairs == right and not suggest_rules(into, file).unsure
+    kernels = {target: source for target, source in right.items() if target.endswith("kernel")}
+    found = suggest_rules(into, file, kernels)
+    assert found.pairs == {target: source for target, source in right.items() if target not in kernels}
+    assert not found.unsure and not found.left
+    assert not any("kernel" in pattern for pattern, _ in found.rules)
+
+
+def test_known_pairs_decide_what_nothing_else_does():
+    into = {f"{tower}/{leaf}": shape for tower in "xy" for leaf, shape in (("kernel", (3, 3)), ("bias", (3,)))}
+    file = {name.replace("x/", "left/").replace("y/", "right/"): shape for name, shape in into.items()}
+    assert suggest_rules(into, file).unsure
+    found = suggest_rules(into, file, {"x/kernel": "right/kernel", "y/kernel": "left/kernel"})
+    assert found.pairs == {"x/bias": "right/bias", "y/bias": "left/bias"} and not found.unsure
+
+
+# -- what is left --------------------------------------------------------------------------------------------------
+
+
+def test_it_says_why_something_is_left():
+    into = {"emb": (8192, 16), "logits/bias": (10,), "more/bias": (10,), "steps": (), "temperature": ()}
+    file = {"logits/biases": (10,), "beta1_power": ()}
+    found = suggested(into, file)
+    assert found.pairs == {"logits/bias": "logits/biases"} and set(found.left) == set(into) - {"logits/bias"}
+    assert found.reasons == {
+        "emb": "nothing in the file has its shape, [8192, 16]",
+        "more/bias": "other variables get what has its shape, [10]",
+        "steps": "nothing in the file counts the same",
+        "temperature": "what else has its shape, [], is of another kind: slots or counters",
+    }
+    found = suggested({"emb": (8192, 16)}, file)
+    assert str(found).splitlines()[1:3] == [
+        "    # emb is left as it is: nothing in the file has its shape, [8192, 16]",
+        '    (".*", None),' if found.rules[0][0] == ".*" else '    ("emb", None),',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "turned", "axes"), [((2, 24), (24, 2), "1, 0"), ((3, 5, 7, 9), (9, 7, 3, 5), "2, 3, 1, 0")]
+)
+def test_what_the_file_has_the_other_way_round_is_said_with_the_rule(shape, turned, axes):
+    into = {"pair/kernel": shape, "pair/bias": (2,)}
+    found = suggested(into, {"net/pair/weight": turned, "net/pair/bias": (2,), "net/other/weight": turned})
+    assert found.left == ("pair/kernel",)
+    rule = f'("pair/kernel", "net/pair/weight", jv.rules.transpose({axes}))'
+    assert found.reasons == {"pair/kernel": f"the file has it the other way round; write {rule}"}
+    assert f"# pair/kernel is left as it is: the file has it the other way round; write {rule}" in str(found)
+    values = transpose(*map(int, axes.split(", ")))(np.zeros(turned))
+    assert values.shape == shape
+
+
+def test_a_plan_says_what_is_left_and_takes_given_rules_as_evidence(tmp_path):
+    into, file, _ = siamese()
+    path = jv.checkpoint.save(
+        jv.Variables({n: np.zeros(shape, np.float32) for n, shape in file.items()}), tmp_path / "o"
+    )
+    specs = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in into.items()}
+    specs["emb"] = jax.ShapeDtypeStruct((8192, 16), np.float32)
+    given = [("embedder/first/kernel", "conv1/weights"), ("embedder/second/kernel", "conv2/weights")]
+    plan = jv.checkpoint.plan(path, jv.Variables(specs), rules=given, suggest=True)
+    assert plan.ok and plan.left == ("emb",) and len(plan.restored) == len(into)
+    assert plan.rules[:2] == tuple(given) and not plan.suggestion.unsure
+    line = "emb is left as it is: nothing in the file has its shape, [8192, 16]"
+    assert line in str(plan).splitlines() and line in plan._repr_html_()
 
 
 # -- random names --------------------------------------------------------------------------------------------------

@@ -293,8 +293,10 @@ def _same_surroundings(targets: Side, sources: Side) -> Floats:
     is_word_1 = np.array([isinstance(word, str) for word in targets.vocabulary], bool)
     is_word_2 = np.array([isinstance(word, str) for word in sources.vocabulary], bool)
     alike = np.where(is_word_1[:, None] == is_word_2, alike, 0).astype(np.float32)
-    alike[_is_letter(targets)], alike[:, _is_letter(sources)] = 0, 0
     crowd = np.maximum((alike > 0.95).sum(axis=1)[:, None], (alike > 0.95).sum(axis=0))
+    # That a letter is the only word left is no reason to take it: of a and b, b is known for a bias.
+    is_letter = _is_letter(targets)[:, None] | _is_letter(sources)
+    alike[is_letter & (crowd == 1)] = 0
     return _SURROUNDINGS * _exclusive(alike) / np.maximum(crowd, 1)
 
 
