@@ -294,7 +294,7 @@ class State(Mapping[str, jax.Array]):
     def __rich__(self) -> Any:
         from jaxvars.summary import summarize
 
-        return summarize(self).__rich__()
+        return summarize(self)
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
         from treescope import repr_lib

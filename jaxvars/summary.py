@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvars.buffers import is_concrete, is_deleted
 from jaxvars.fitting import fit
+from jaxvars.scopes import GraphKeys
 from jaxvars.spec import is_hole, leaf_nbytes, leaf_shape, leaf_size
 from jaxvars.state import State
 
@@ -26,6 +27,10 @@ _SOME_COLUMNS = ("device", "left out", *_STATISTICS)  # shown where a variable h
 _RIGHT = frozenset({"count", "bytes", "variables", "bytes per device", *_STATISTICS})
 _TOTAL_COLUMNS = ("scope", "variables", "count", "bytes")
 _PER_DEVICE = "bytes per device"
+# In a terminal: what is left out where the table is too wide, and from which length on names are folded all the same.
+_EXPENDABLE = ("bytes", "collections", "sharding")
+_WHOLE_NAME = 50
+_RICH_GAP = 3  # between two columns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +97,8 @@ class ScopeTotal:
 class Summary:
     """The table of a state. Printing it gives text, a notebook shows HTML, `rich` a table of its own.
 
-    ``pandas.DataFrame(summary.rows)`` is the table as data.
+    ``pandas.DataFrame(summary.rows)`` is the table as data. What rich prints leaves out columns that do not fit: bytes,
+    collections, sharding, in this order.
 
     Attributes:
       rows: one per variable, in name order.
@@ -120,8 +126,22 @@ class Summary:
 
     __repr__ = __str__
 
-    def __rich__(self) -> Any:
-        return rich_tables(self._table(), self._totals_table(), right=_RIGHT)
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        yield rich_tables(self._table_within(options.max_width), self._totals_table(), right=_RIGHT)
+
+    def _table_within(self, width: int) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """Columns and rows for a terminal: names are whole, and the columns that one can do without go first."""
+        columns, cells = self._table()
+        at = columns.index("collections")
+        rows = [
+            [*line[:at], _own_collections(row), *line[at + 1 :]] for row, line in zip(self.rows, cells, strict=True)
+        ]
+        for column in _EXPENDABLE:
+            if sum(_widths(columns, rows)) + _RICH_GAP * (len(columns) - 1) <= width:
+                break
+            at = columns.index(column)
+            columns, *rows = [[*line[:at], *line[at + 1 :]] for line in (columns, *rows)]
+        return columns, list(rows)
 
     def _repr_html_(self) -> str:
         total = self.totals[-1]
@@ -272,14 +292,24 @@ def bytes_text(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
+def _own_collections(row: SummaryRow) -> str:
+    """The collections without those that all variables and all trainable ones are in."""
+    usual = (GraphKeys.GLOBAL_VARIABLES, GraphKeys.TRAINABLE_VARIABLES)
+    return ", ".join(name for name in row.collections if name not in usual)
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    widths = _widths(columns, rows)
     lines = [columns, ["-" * width for width in widths], *rows]
     return "\n".join(_text_line(columns, line, widths) for line in lines)
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
 
 
 def _text_line(columns: Sequence[str], cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -309,19 +339,23 @@ def rich_tables(*parts: str | tuple[Sequence[str], Sequence[Sequence[str]]], rig
       *parts: the texts and tables, from top to bottom.
       right: the columns that are aligned to the right.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     shown: list[Any] = []
     for part in parts:
+        if shown:
+            shown.append(Text())
         if isinstance(part, str):
             shown.append(Text(part))
             continue
         columns, rows = part
-        shown.append(table := Table())
-        for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        shown.append(table := Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False))
+        for column, width in zip(columns, _widths(columns, rows), strict=True):
+            whole = column == "name" and width <= _WHOLE_NAME
+            table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=whole)
         for row in rows:
             table.add_row(*map(Text, row))  # as they are: rich would take "[3, 3]" for a style
     return Group(*shown)
