@@ -113,6 +113,7 @@ def test_suggested_rules(
     done = run(capsys, "plan", CHECKPOINT, model, "--suggest", "--write-rules", "rules.json")
     assert "proposed rules" not in done.out
     written = read_rules("rules.json")
+    assert done.out.endswith(f"\n{len(written)} rules written to rules.json\n")
     assert written == read_rules(proposed)
     after = run(capsys, "plan", CHECKPOINT, model, "--rules", "rules.json", "--json").json()
     assert {row["target"]: row["sources"] for row in after["rows"]}["conv1/weights"] == [WEIGHTS]
@@ -247,6 +248,15 @@ def test_a_graph_of_tensorflow_is_a_model(capsys: pytest.CaptureFixture[str]) ->
     path = shared_path("checkpoints") / "synth" / "s_tf1_saver_v2" / "model.ckpt-1"
     done = run(capsys, "plan", path, f"{path}.meta", "--json")
     assert done.code == 0 and done.json()["rows"] and done.json()["missing"] == []
+
+
+@pytest.mark.parametrize("text", ["net", "net.py", "./net.py"])
+def test_a_module_without_a_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text("raise AssertionError('nobody asked for it')")
+    assert_one_line(run(capsys, "plan", CHECKPOINT, text), f"{text} is a Python module: write net:NAME, ")
 
 
 def test_models_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -114,6 +114,16 @@ def test_a_pattern_for_the_names_of_the_other_side_says_so():
     )
 
 
+def test_a_pattern_for_the_end_of_names_says_so():
+    names = ["a/w", "a/w/Momentum", "b/w/Momentum"]
+    with pytest.raises(NotFoundError) as caught:
+        parse_patterns("Momentum", op="drop").resolve(names)
+    assert str(caught.value).endswith('   a pattern matches whole names: write ".*Momentum"')
+    with pytest.raises(NotFoundError) as caught:
+        parse_patterns("w/Momentu", op="drop").resolve(names)
+    assert "whole names" not in str(caught.value)
+
+
 def test_many_rules_to_write_instead_are_one_a_line():
     names = ["a", "b", "c", "d"]
     with pytest.raises(NotFoundError) as caught:

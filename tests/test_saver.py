@@ -566,3 +566,10 @@ def test_a_run_of_tensorflow_goes_on_as_tensorflow_did():
     assert sorted(end) == list(variables)
     for key, value in end.items():
         np.testing.assert_allclose(variables[key], np.asarray(value, variables[key].dtype), rtol=1e-6, err_msg=key)
+
+
+def test_a_save_names_the_savers_format(tmp_path):
+    with pytest.raises(InvalidTypeError, match=r"Write: jv\.train\.Saver\(format='tf'\)"):
+        jv.train.Saver().save(jv.Variables({"w": jnp.ones(2)}), tmp_path / "m", format="tf")
+    jv.train.Saver(format="tf").save(jv.Variables({"w": jnp.ones(2)}), tmp_path / "m")
+    assert (tmp_path / "checkpoint").read_text().startswith("model_checkpoint_path: ")

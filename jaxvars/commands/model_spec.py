@@ -52,6 +52,13 @@ def read_model(text: str) -> Variables:
         return graph_variables(text)
     if text == "-" or _is_json(text):
         return _from_json(*read_json(text))
+    module = text.removesuffix(".py")
+    if os.path.isfile(f"{module}.py") and (text != module or not os.path.exists(text)):
+        name = module.removeprefix("./").replace("/", ".")
+        raise InvalidArgumentError(
+            f"{text} is a Python module: write {name}:NAME, where NAME is a jv.Variables in it, or a function without "
+            "arguments that returns one, such as model.specs(...) does"
+        )
     return _from_checkpoint(text)
 
 

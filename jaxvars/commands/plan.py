@@ -54,7 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.write_rules is not None:
         with whole_file(os.path.abspath(options.write_rules)) as file:
             file.write(f"{proposed}\n".encode())
-    _print(made, "" if options.write_rules is not None else proposed, options)
+        proposed = ""
+    _print(made, proposed, options)
     return OK if made.ok else FAILED
 
 
@@ -73,6 +74,8 @@ def _print(made: RestorePlan, proposed: str, options: argparse.Namespace) -> Non
             emit(f"unsure: {shown(name)}, {_doubt(others)}")
         if proposed:
             emit(f"\nproposed rules:\n{proposed}")
+        if options.write_rules is not None:
+            emit(f"\n{len(made.rules)} rules written to {options.write_rules}")
 
 
 def _doubt(others: Sequence[str]) -> str:

@@ -216,8 +216,13 @@ class RuleSet:
         there = sum(self.match_of(number, name) is not None for name in in_file)
         if there:
             return f"   matches {there} {'name' if there == 1 else 'names'} in the file"
-        near = _nearest(self.rules[number].pattern, names)
-        return f"   nearest: {', '.join(near)}" if near else ""
+        pattern = self.rules[number].pattern
+        near = _nearest(pattern, names)
+        hint = f"   nearest: {', '.join(near)}" if near else ""
+        ends = f".*{pattern}"
+        if not self.names and not pattern.endswith("/") and any(re.fullmatch(ends, name) for name in names):
+            hint += f"   a pattern matches whole names: write {_literal(ends)}"
+        return hint
 
     def _turned(self, unmatched: list[int], names: list[str]) -> tuple[Rule, ...]:
         """All rules, those without a match turned round; none where that is no help."""

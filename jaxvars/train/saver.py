@@ -156,6 +156,8 @@ class Saver:
         meta_graph_suffix: str = "meta",
         write_meta_graph: bool = True,
         write_state: bool = True,
+        *,
+        format: None = None,
     ) -> str | None:
         """Save a checkpoint, note it in the folder's state file, delete the oldest beyond `max_to_keep`.
 
@@ -170,6 +172,7 @@ class Saver:
           meta_graph_suffix: accepted for TF1's sake, without effect: there is no graph.
           write_meta_graph: likewise.
           write_state: whether to note the checkpoint and delete old ones.
+          format: must be None: a saver writes one format, ``Saver(format="tf")``.
 
         Returns:
           The path with the step, for `restore`; None when there was nothing to save and that is allowed.
@@ -182,6 +185,8 @@ class Saver:
           InvalidTypeError: swapped or wrong arguments.
         """
         del meta_graph_suffix, write_meta_graph
+        if format is not None:
+            raise InvalidTypeError(f"Saver.save: a saver writes one format. Write: jv.train.Saver(format={format!r})")
         check_variables(variables, "save(variables, path)")
         self._check_built("save")
         path = self._numbered(path_text(save_path), global_step, variables, latest_filename or "checkpoint")
