@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -43,13 +44,24 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
+    hidden_act: str = "gelu_new"  # a name of `ACTIVATIONS`
     scan_layers: bool = False  # trace and compile the layer once: the same names, the same numbers
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act is one of {', '.join(ACTIVATIONS)}, not {self.hidden_act!r}")
 
     @classmethod
     def from_json_file(cls, path: str | Path) -> BertConfig:
-        """Read the ``bert_config.json`` that lies beside a published checkpoint."""
+        """Read the ``bert_config.json`` beside one of Google's checkpoints, or Hugging Face's ``config.json``.
+
+        Google's program computes "gelu" by the tanh approximation, that of Hugging Face exactly.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         entries = json.loads(Path(path).read_text())
+        is_googles = not {"architectures", "model_type", "transformers_version"} & set(entries)
+        if is_googles and entries.get("hidden_act") == "gelu":
+            entries["hidden_act"] = "gelu_new"
         return cls(**{name: value for name, value in entries.items() if name in known})
 
     def initializer(self) -> jv.truncated_normal_initializer:
@@ -78,8 +90,12 @@ def float32_storage(getter: Any, name: str, shape: Any = None, dtype: Any = None
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The activation of BERT: GELU by its tanh approximation."""
+    """The activation of Google's BERT: GELU by its tanh approximation."""
     return jax.nn.gelu(x, approximate=True)
+
+
+#: The activations, by their names in Hugging Face's configurations.
+ACTIVATIONS = {"gelu_new": gelu, "gelu": functools.partial(jax.nn.gelu, approximate=False), "relu": jax.nn.relu}
 
 
 def dense(x: jax.Array, units: int, config: BertConfig, activation: Any = None, name: str | None = None) -> jax.Array:
@@ -138,7 +154,7 @@ def encoder_layer(x: jax.Array, bias: jax.Array, config: BertConfig, training: b
             attended = self_attention(x, bias, config, training)
         x = projection(attended, x, config, training)
     with jv.variable_scope("intermediate"):
-        wide = dense(x, config.intermediate_size, config, gelu)
+        wide = dense(x, config.intermediate_size, config, ACTIVATIONS[config.hidden_act])
     return projection(wide, x, config, training)
 
 
@@ -176,7 +192,7 @@ def masked_word_logits(encoded: Encoded, positions: jax.Array, config: BertConfi
     x = jnp.take_along_axis(encoded.sequence, positions[:, :, None], axis=1)
     with jv.variable_scope("cls/predictions"):
         with jv.variable_scope("transform"):
-            x = layer_norm(dense(x, config.hidden_size, config, gelu))
+            x = layer_norm(dense(x, config.hidden_size, config, ACTIVATIONS[config.hidden_act]))
         bias = jv.get_variable("output_bias", [config.vocab_size], initializer=jv.zeros_initializer())
         return jv.nn.bias_add(x @ encoded.embedding_table.T, bias)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from processes import run_processes
 
 import jaxvars as jv
+from examples.bert import ACTIVATIONS, BertConfig, encoder
 from jaxvars.interop import hugging_face
 from jaxvars.interop.hugging_face_roles import ROLES
 
@@ -107,6 +110,38 @@ def test_files_without_the_first_module_and_with_old_spellings(tmp_path: Path) -
     hugging_face.save(variables, tmp_path / "new", hugging_face.BERT, like=tmp_path / "old")
     assert same(tensors(tmp_path / "new"), source)
     assert (tmp_path / "new" / "vocab.txt").read_text() == "[PAD]"
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted"),
+    [
+        ({"model_type": "bert", "hidden_act": "gelu"}, "gelu"),  # Hugging Face: erf
+        ({"model_type": "bert", "hidden_act": "gelu_new"}, "gelu_new"),
+        ({"architectures": ["BertModel"], "hidden_act": "relu"}, "relu"),
+        ({"hidden_act": "gelu"}, "gelu_new"),  # Google: the tanh approximation
+        ({}, "gelu_new"),
+    ],
+)
+def test_an_activation_is_what_its_author_means(entries: dict[str, Any], wanted: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(entries))
+    assert BertConfig.from_json_file(path) == BertConfig(hidden_act=wanted)
+
+
+def test_the_activation_is_computed() -> None:
+    config = BertConfig.from_json_file(GOLDEN / "bert" / "config.json")
+    config = dataclasses.replace(config, num_hidden_layers=1)
+    ids = jnp.arange(8)[None]
+    variables = jv.Variables(jax.tree.map(lambda leaf: leaf * 20, dict(encoder.init(0, config, ids))))
+    outs = {name: encoder(variables, dataclasses.replace(config, hidden_act=name), ids).pooled for name in ACTIVATIONS}
+    default = encoder(variables, config, ids).pooled
+    np.testing.assert_array_equal(default, outs["gelu_new"])
+    assert 0 < np.abs(outs["gelu"] - default).max() < np.abs(outs["relu"] - default).max()
+    x = np.linspace(-3, 3, 13, dtype=np.float32)
+    erf = np.vectorize(math.erf)(x / math.sqrt(2))
+    np.testing.assert_allclose(ACTIVATIONS["gelu"](jnp.asarray(x)), x / 2 * (1 + erf), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="hidden_act is one of gelu_new, gelu, relu, not 'swish'"):
+        BertConfig(hidden_act="swish")
 
 
 def test_a_new_head_is_left_as_it_is() -> None:
