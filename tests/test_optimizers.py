@@ -728,3 +728,80 @@ def test_optimizers_for_sparse_weights_set_small_ones_to_zero():
 def test_bad_optimizers_for_sparse_weights(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+# What TF1 code gives
+
+
+def test_minimize_of_a_loss(variables):
+    optimizer = jv.train.GradientDescentOptimizer(0.1)
+    write = r'loss, variables = optimizer\.minimize\(model\.apply, variables, \*args, global_step="global_step"\)'
+    with pytest.raises(InvalidTypeError, match=f"without the variables.*\n.*{write}"):
+        optimizer.minimize(lambda v: 0.0)
+    for loss, kind in ((1.0, "a float"), (jnp.ones(()), "an array")):
+        for rest in ((), (variables,)):
+            with pytest.raises(InvalidTypeError, match=f"with {kind} first.*\n.*{write}"):
+                optimizer.minimize(loss, *rest)
+    with pytest.raises(InvalidTypeError, match="takes a Variables first, not dict"):
+        optimizer.minimize(lambda v: 0.0, {})
+    with pytest.raises(InvalidTypeError, match=r"1 in all.*pass model\.apply"):
+        optimizer.minimize(lambda: 0.0, variables)
+
+
+def test_minimize_in_a_model_or_store():
+    def graph(x):
+        w = jv.get_variable("w", [2])
+        step = jv.train.get_or_create_global_step()
+        return jv.train.GradientDescentOptimizer(0.1).minimize(jnp.sum(w * x), global_step=step)
+
+    with pytest.raises(InvalidTypeError, match=r"with an array first.*\n?.*outside of the model"):
+        jv.transform(graph).init(0, jnp.ones(2))
+    with jv.VariableStore(0), pytest.raises(InvalidTypeError, match=r"with an array first.*\n?.*outside of the model"):
+        graph(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (
+            lambda step: jv.train.exponential_decay(0.1, step, 100, 0.9),
+            "exponential_decay(0.1, decay_steps=100, decay_rate=0.9)",
+        ),
+        (
+            lambda step: jv.train.natural_exp_decay(0.1, step, 100, 0.9, True),
+            "natural_exp_decay(0.1, decay_steps=100, decay_rate=0.9, staircase=True)",
+        ),
+        (
+            lambda step: jv.train.inverse_time_decay(0.1, step, 100, 0.9),
+            "inverse_time_decay(0.1, decay_steps=100, decay_rate=0.9)",
+        ),
+        (
+            lambda step: jv.train.piecewise_constant(step, [10], [1.0, 0.5]),
+            "piecewise_constant(boundaries=[10], values=[1.0, 0.5])",
+        ),
+        (
+            lambda step: jv.train.polynomial_decay(0.1, step, 100),
+            "polynomial_decay(0.1, decay_steps=100, end_learning_rate=0.0001, power=1.0)",
+        ),
+        (lambda step: jv.train.cosine_decay(0.1, step, 100), "cosine_decay(0.1, decay_steps=100, alpha=0.0)"),
+    ],
+)
+def test_a_schedule_that_is_given_the_name_of_the_step(make, write):
+    with pytest.raises(InvalidTypeError) as caught:
+        make("global_step")
+    assert str(caught.value).endswith(f"Write: jv.train.{write}")
+    assert eval(f"jv.train.{write}")(7) == make(7)
+
+
+@pytest.mark.parametrize(
+    ("call", "write"),
+    [
+        ("get_global_step", "jv.train.global_step(variables)"),
+        ("create_global_step", "variables = jv.train.create_global_step(variables)"),
+        ("get_or_create_global_step", "variables = jv.train.get_or_create_global_step(variables)"),
+    ],
+)
+def test_the_step_counter_of_no_frame(call, write):
+    with pytest.raises(FailedPreconditionError) as caught:
+        getattr(jv.train, call)()
+    assert str(caught.value).startswith(f"jv.train.{call} was called outside of a frame") and write in str(caught.value)

@@ -203,6 +203,21 @@ def test_an_error_keeps_the_variables_and_ends_the_hooks() -> None:
         start["w"]
 
 
+def test_an_error_says_where_the_variables_were_saved(tmp_path: Path) -> None:
+    step, hook = _step(), jv.train.CheckpointSaverHook(tmp_path, save_steps=100)
+    with pytest.raises(Broken) as caught:
+        jv.train.run(step, _start(step), _failing(2), hooks=[hook])
+    assert caught.value.__notes__[0] == f"saved as {tmp_path / 'model.ckpt-2'}"
+    assert "stopped after step 2" in caught.value.__notes__[1]
+    variables: Any = caught.value.variables  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(Broken) as caught:  # nothing new to save
+        jv.train.run(step, variables, _failing(0), hooks=[hook])
+    assert caught.value.__notes__[0] == f"saved as {tmp_path / 'model.ckpt-2'}"
+    with pytest.raises(jv.train.NanLossDuringTrainingError) as nan:
+        jv.train.run(step, _start(step), [np.nan], hooks=[jv.train.NanTensorHook(), hook])
+    assert len(nan.value.__notes__) == 1 and "stopped after" in nan.value.__notes__[0]
+
+
 def test_an_error_holds_the_variables_no_longer_than_it_lives() -> None:
     step = _step()
     gc.disable()
@@ -333,6 +348,33 @@ def test_a_new_process_deletes_old_checkpoints(tmp_path: Path) -> None:
         variables = jv.train.run(step, variables, [8.0] * 3, hooks=[hook], steps=stop)
     assert _steps_saved(tmp_path) == [2, 3, 4, 5, 6]
     assert sorted(path.name for path in tmp_path.glob("model.ckpt-*")) == [f"model.ckpt-{n}" for n in (2, 3, 4, 5, 6)]
+
+
+def test_a_new_process_deletes_old_checkpoints_with_a_saver_of_its_own(tmp_path: Path) -> None:
+    step = _step()
+    variables = _start(step)
+    for _ in range(3):  # three programs, each of two steps
+        hook = jv.train.CheckpointSaverHook(tmp_path, save_steps=1, saver=jv.train.Saver(max_to_keep=2))
+        variables = jv.train.run(step, variables, [8.0] * 2, hooks=[hook])
+    kept = sorted(path.name for path in tmp_path.glob("model.ckpt-*"))
+    assert kept == ["model.ckpt-5", "model.ckpt-6"]
+
+
+def test_no_checkpoint_is_an_error_with_a_public_name(tmp_path: Path) -> None:
+    with pytest.raises(jv.train.NoCheckpointError, match="not a valid checkpoint") as caught:
+        jv.train.Saver().restore(_start(_step()), tmp_path / "model.ckpt-7")
+    assert isinstance(caught.value, NotFoundError) and isinstance(caught.value, InvalidArgumentError)
+
+
+def test_the_checkpoints_a_saver_has_are_its_own(tmp_path: Path) -> None:
+    step, saver = _step(), jv.train.Saver()
+    variables = _start(step)
+    path = saver.save(variables, tmp_path / "other" / "model.ckpt")
+    jv.train.Saver().save(variables, tmp_path / "run" / "model.ckpt", global_step=0)
+    jv.train.run(
+        step, variables, [8.0], hooks=[jv.train.CheckpointSaverHook(tmp_path / "run", save_steps=9, saver=saver)]
+    )
+    assert saver.last_checkpoints == [path, str(tmp_path / "run" / "model.ckpt-1")]
 
 
 def test_a_run_that_forgot_to_resume_deletes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -561,6 +603,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for make in (lambda: jv.train.LoggingHook(every_n_iter=0), lambda: jv.train.HistoryHook(0)):
         with pytest.raises(InvalidArgumentError, match="positive number, got 0"):
             make()
+    tensors: Any = {"loss": 1}
+    for take in (
+        lambda: jv.train.LoggingHook(tensors, every_n_iter=10),  # pyright: ignore[reportCallIssue]
+        lambda: jv.train.LoggingHook(tensors),
+        lambda: jv.train.LoggingHook(["loss"], every_n_secs=1.0),  # pyright: ignore[reportArgumentType]
+    ):
+        with pytest.raises(InvalidTypeError, match=r"LoggingHook takes no tensors.*LoggingHook\(every_n_iter=100\)"):
+            take()
+    with pytest.raises(InvalidTypeError, match=r"NanTensorHook takes no tensors, got ArrayImpl.*NanTensorHook\(\)"):
+        jv.train.NanTensorHook(jnp.zeros(()), fail_on_nan_loss=False)  # pyright: ignore
+    assert jv.train.LoggingHook(np.int64(5)) and jv.train.LoggingHook(None, 2.5)
     with pytest.raises(InvalidTypeError, match="not int"):
         jv.train.FunctionHook(1, every_n_steps=1)  # pyright: ignore[reportArgumentType]
 

@@ -405,3 +405,23 @@ def test_a_counter_of_another_name() -> None:
     variables = jv.Variables({"w": jnp.array(1.0), "train/steps": jnp.array(0)})
     _, variables = step(step.init(variables))
     assert variables["train/steps"] == 1 and "global_step" not in variables
+
+
+def test_the_function_of_a_model_is_no_loss_function() -> None:
+    def losses(x: Any, y: Any) -> Any:
+        return _cross_entropy(_net(x), y)
+
+    model = jv.transform(losses)
+    made = jv.train.make_step(losses, jv.train.GradientDescentOptimizer(0.1))
+    variables = made.init(model.init(0, X, Y))
+    with pytest.raises(InvalidTypeError, match=r"3 in all, and losses\(x.*y.*pass model\.apply: .*transform\(losses\)"):
+        made(variables, X, Y)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'z'"):  # Python's to say
+        jv.train.make_step(lambda v, x, y, z: x, jv.train.GradientDescentOptimizer(0.1))(variables, X, Y)
+    step = jv.train.make_step(model.apply, jv.train.GradientDescentOptimizer(0.1), donate=False)
+    loss, after = step(variables, X, Y)
+    assert loss == losses_of(model, variables) and after["global_step"] == 1
+
+
+def losses_of(model: Any, variables: jv.Variables) -> Any:
+    return jax.jit(model)(variables, X, Y)

@@ -94,6 +94,9 @@ _OF_A_STATE = {
     "global_variables": "\n    variables.collection('variables')                 # of a state, anywhere",
     "local_variables": "\n    variables.collection('local_variables')           # of a state, anywhere",
     "model_variables": "\n    variables.collection('model_variables')           # of a state, anywhere",
+    "train.get_global_step": "\n    jv.train.global_step(variables)                   # of a state, anywhere",
+    "train.create_global_step": "\n    variables = jv.train.create_global_step(variables)",
+    "train.get_or_create_global_step": "\n    variables = jv.train.get_or_create_global_step(variables)",
     "moving_average_variables": "\n    variables.collection('moving_average_variables')  # of a state, anywhere",
 }
 

@@ -13,6 +13,7 @@ from jaxvars.checkpoint.tf1_api import (
     load_variable,
     update_checkpoint_state,
 )
+from jaxvars.train._saving import NoCheckpointError
 from jaxvars.train.averaging import assign_moving_average, weighted_moving_average
 from jaxvars.train.clipping import clip_by_global_norm, global_norm
 from jaxvars.train.device_setter import GreedyLoadBalancingStrategy, byte_size_load_fn, replica_device_setter
@@ -84,6 +85,7 @@ __all__ = [
     "MomentumOptimizer",
     "NanLossDuringTrainingError",
     "NanTensorHook",
+    "NoCheckpointError",
     "Optimizer",
     "ProximalAdagradOptimizer",
     "ProximalGradientDescentOptimizer",

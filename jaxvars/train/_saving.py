@@ -21,6 +21,7 @@ from jaxvars.state import key_of
 from jaxvars.variables import Variables
 
 __all__ = [
+    "NoCheckpointError",
     "check_plan",
     "check_variables",
     "make_folder",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-class _NoCheckpointError(NotFoundError, InvalidArgumentError):
+class NoCheckpointError(NotFoundError, InvalidArgumentError):
     """No checkpoint at a path: TF1 raised ValueError at first, NotFoundError later; code catches either."""
 
 
@@ -99,7 +100,7 @@ def open_saved(path: Any) -> CheckpointReader:
     try:
         return open_checkpoint(path)
     except NotFoundError as error:
-        raise _NoCheckpointError(f"The passed save_path is not a valid checkpoint: {path}\n{error}") from None
+        raise NoCheckpointError(f"The passed save_path is not a valid checkpoint: {path}\n{error}") from None
 
 
 def check_plan(plan: RestorePlan) -> None:

@@ -55,7 +55,7 @@ def create_global_step(variables: Variables | None = None) -> Any:
       >>> print(variables["global_step"], variables.variable_specs["global_step"].trainable)
       0 False
     """
-    if get_global_step(variables) is not None:
+    if _found(variables, "jv.train.create_global_step") is not None:
         raise InvalidArgumentError(
             '"global_step" already exists. Write: jv.train.get_or_create_global_step'
             + ("()" if variables is None else "(variables)")
@@ -95,7 +95,7 @@ def get_or_create_global_step(variables: Variables | None = None) -> Any:
       >>> jv.train.get_or_create_global_step(variables) is variables
       True
     """
-    found = get_global_step(variables)
+    found = _found(variables, "jv.train.get_or_create_global_step")
     if variables is None:
         return _create_in_frame() if found is None else found
     return create_global_step(variables) if found is None else variables
@@ -122,12 +122,7 @@ def get_global_step(variables: Variables | None = None) -> Any:
       >>> print(jv.train.get_global_step(jv.Variables({})))
       None
     """
-    if variables is None:
-        return _find_in_frame()
-    key = _key(variables)
-    if key is None:
-        return None
-    return _checked(variables[key], key)
+    return _found(variables, "jv.train.get_global_step")
 
 
 def global_step(variables: Variables, ref: Any = None) -> int:
@@ -179,9 +174,19 @@ def _key(variables: Variables) -> str | None:
     return _NAME if _NAME in variables else None
 
 
-def _find_in_frame() -> Any:
+def _found(variables: Variables | None, call: str) -> Any:
+    """The counter's value, or in a frame its handle; None where there is none. `call` is who asks."""
+    if variables is None:
+        return _find_in_frame(call)
+    key = _key(variables)
+    return None if key is None else _checked(variables[key], key)
+
+
+def _find_in_frame(call: str) -> Any:
+    from jaxvars.frame import current_frame
     from jaxvars.store import get_collection, global_variables
 
+    current_frame(call)
     members = get_collection(_NAME)
     if len(members) > 1:
         names = ", ".join(handle.key for handle in members)

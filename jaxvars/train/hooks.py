@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
+from numbers import Real
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import jax
 import numpy as np
@@ -27,6 +29,29 @@ __all__ = [
 ]
 
 
+_Hook = TypeVar("_Hook", bound=Hook)
+_Params = ParamSpec("_Params")
+_Init = Callable[Concatenate[_Hook, _Params], None]
+
+
+def _takes_no_tensors(instead: str) -> Callable[[_Init[_Hook, _Params]], _Init[_Hook, _Params]]:
+    """Refuse what TF1's hook took first: the tensors to look at."""
+
+    def decorate(init: _Init[_Hook, _Params]) -> _Init[_Hook, _Params]:
+        @functools.wraps(init)
+        def checked(self: _Hook, *args: _Params.args, **kwargs: _Params.kwargs) -> None:
+            if args and not isinstance(args[0], Real | None):
+                raise InvalidTypeError(
+                    f"{type(self).__name__} takes no tensors, got {type(args[0]).__name__}: a hook sees the loss of "
+                    f"each step, and the metrics that the loss function returns. Write: {instead}"
+                )
+            init(self, *args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 class NanLossDuringTrainingError(JaxvarsError, RuntimeError):
     """The loss is NaN (`tf.train.NanLossDuringTrainingError`)."""
 
@@ -45,8 +70,8 @@ class CheckpointSaverHook(Hook):
       checkpoint_dir: the folder, made if needed.
       save_secs: seconds between two saves. Not with several processes, whose clocks differ.
       save_steps: steps between two saves: after each multiple of it. Exactly one of the two is given.
-      saver: the saver; None for ``Saver()``, to which the checkpoints of the folder, up to the step at which the run
-        begins, count as its own.
+      saver: the saver; None for ``Saver()``. To one that has saved nothing yet the checkpoints of the folder, up to the
+        step at which the run begins, count as its own, so that `max_to_keep` holds for a resumed run too.
         ``Saver(background=True)`` writes while training goes on.
       checkpoint_basename: the name of the checkpoints, before the step number.
 
@@ -69,6 +94,7 @@ class CheckpointSaverHook(Hook):
         self._path = os.path.join(self._folder, checkpoint_basename)
         self._saver = saver
         self._saved: int | None = None
+        self._saved_path: str | None = None
 
     def begin(self, run: RunContext) -> None:
         """Save, unless this very step is the latest checkpoint already."""
@@ -78,14 +104,16 @@ class CheckpointSaverHook(Hook):
         own = [path for path in present if _step_of(path) <= run.step]
         if self._saver is None:
             self._saver = Saver()
+        if not self._saver.last_checkpoints:
             self._saver.recover_last_checkpoints(own)
         if len(own) < len(present):
             run.write(
                 f"{self._folder} has checkpoints up to step {max(map(_step_of, present))}, and this run begins at step "
                 f"{run.step}. To go on from there: variables = jv.train.Saver().restore(variables, {self._folder!r})"
             )
-        if latest_checkpoint(self._folder) == f"{self._path}-{run.step}":
-            self._saved = run.step
+        latest = latest_checkpoint(self._folder)
+        if latest == f"{self._path}-{run.step}":
+            self._saved, self._saved_path = run.step, latest
         else:
             self._save(run)
         self._cadence.start()
@@ -102,9 +130,11 @@ class CheckpointSaverHook(Hook):
         if self._saved != run.step:
             self._save(run)
         self._saver.wait()
+        if run.error is not None:
+            run.error.add_note(f"saved as {self._saved_path}")
 
     def _save(self, run: RunContext) -> None:
-        cast(Saver, self._saver).save(run.variables, self._path, global_step=run.step)
+        self._saved_path = cast(Saver, self._saver).save(run.variables, self._path, global_step=run.step)
         self._saved = run.step
 
 
@@ -150,6 +180,7 @@ class NanTensorHook(Hook):
       NanLossDuringTrainingError: from the run, when the loss is NaN.
     """
 
+    @_takes_no_tensors("jv.train.NanTensorHook()")
     def __init__(self, fail_on_nan_loss: bool = True, every_n_iter: int = 1) -> None:
         self._fail = fail_on_nan_loss
         self._cadence = Cadence(every_n_iter, None, ("every_n_iter", "every_n_secs"))
@@ -181,9 +212,11 @@ class LoggingHook(Hook):
         under their own names.
 
     Raises:
+      InvalidTypeError: tensors are given: it prints what the step returns.
       InvalidArgumentError: both or neither of `every_n_iter` and `every_n_secs`.
     """
 
+    @_takes_no_tensors("jv.train.LoggingHook(every_n_iter=100)")
     def __init__(
         self,
         every_n_iter: int | None = None,

@@ -20,6 +20,7 @@ from jaxvars.spec import Hole, VariableSpec, is_hole
 from jaxvars.train import updates
 from jaxvars.train.beside import beside, note_beside
 from jaxvars.train.global_steps import find_global_step
+from jaxvars.train.loss_functions import check_loss_function, check_minimize
 from jaxvars.train.slots import Claim, FieldNames, SlotNames, StateLeaf, state_leaves
 from jaxvars.train.transformations import require_optax
 from jaxvars.variables import Variables
@@ -28,6 +29,8 @@ __all__ = ["Optimizer"]
 
 # State shapes are kept per structure of the optimized variables; a program has one or two.
 _MAX_TEMPLATES = 16
+# Not Python's answer to TF1's minimize(loss), but ours.
+_REQUIRED: Any = None
 
 
 class Optimizer:
@@ -204,7 +207,8 @@ class Optimizer:
           grads: gradients by name: what `jv.grad` returned, any mapping, or TF1's list of
             ``(gradient, variable or name)`` pairs. A gradient of None counts as absent.
           variables: the variables, with slots.
-          global_step: the name or handle of the step counter, or None to count nothing.
+          global_step: the name or handle of the step counter, or None to count nothing. A learning rate that
+            follows the step, such as `jv.train.exponential_decay`, stands still where none is counted.
           **extra: passed on to the transformation, such as ``value=loss`` for
             ``optax.contrib.reduce_on_plateau``.
 
@@ -241,7 +245,7 @@ class Optimizer:
     def minimize(
         self,
         loss_fn: Callable[..., Any],
-        variables: Variables,
+        variables: Variables = _REQUIRED,
         *args: Any,
         global_step: Any = None,
         **kwargs: Any,
@@ -250,17 +254,19 @@ class Optimizer:
 
         Args:
           loss_fn: ``loss_fn(variables, *args, **kwargs)``, which returns the loss, or ``(loss, variables)``
-            when the model assigned something, such as moving averages.
+            when the model assigned something, such as moving averages. Of a model that returns its loss it is
+            ``model.apply``.
           variables: the variables, with slots.
           *args: further arguments of `loss_fn`.
-          global_step: as in `apply_gradients`.
+          global_step: as in `apply_gradients`: without it no step is counted, and a learning rate that follows the
+            step stands still.
           **kwargs: further keyword arguments of `loss_fn`.
 
         Returns:
           ``(loss, variables)``: the loss before the step and the variables after it.
 
         Raises:
-          InvalidTypeError: `loss_fn` returns something else.
+          InvalidTypeError: `loss_fn` is no function, takes no variables, or returns something else.
           As `jv.value_and_grad` and `apply_gradients`.
 
         Example:
@@ -272,7 +278,8 @@ class Optimizer:
           >>> print(loss, variables["w"])
           4.0 1.0
         """
-        check_variables(variables, "optimizer.minimize(loss_fn, variables)")
+        check_minimize(loss_fn, variables)
+        check_loss_function("optimizer.minimize", loss_fn, variables, args, kwargs)
         (loss, after), gradients = differentiate(
             loss_fn, variables, self._managed(variables), args, kwargs, _loss_and_variables
         )

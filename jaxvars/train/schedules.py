@@ -2,6 +2,10 @@
 
 Without a `global_step` each returns a schedule: a function of the step, which is what optax calls a schedule
 and what the optimizers here take as `learning_rate`. With a `global_step` it returns the rate at that step.
+
+An optimizer calls its schedule with the step counter of the variables. The rate stands still unless each step is
+counted: ``optimizer.minimize(loss_fn, variables, x, global_step="global_step")``. `jv.train.make_step` does it by
+itself.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ def exponential_decay(
     Args:
       learning_rate: the rate at step 0.
       global_step: None for a schedule, else the step (an int, array or handle) whose rate is wanted. A value
-        of the step gives one value of the rate: for a rate that changes while training leave it out.
+        of the step gives one value of the rate: for a rate that changes while training leave it out, and count the
+        steps: ``optimizer.minimize(..., global_step="global_step")``.
       decay_steps: steps per factor.
       decay_rate: the factor.
       staircase: whether the rate changes only at whole multiples of `decay_steps`.
@@ -66,7 +71,15 @@ def exponential_decay(
     def schedule(step: jax.Array) -> jax.Array:
         return learning_rate * jnp.power(jnp.float32(decay_rate), _periods(step, decay_steps, staircase))
 
-    return _finish(schedule, global_step)
+    return _finish(
+        schedule,
+        global_step,
+        "exponential_decay",
+        learning_rate,
+        decay_steps=decay_steps,
+        decay_rate=decay_rate,
+        staircase=staircase,
+    )
 
 
 def natural_exp_decay(
@@ -101,7 +114,15 @@ def natural_exp_decay(
     def schedule(step: jax.Array) -> jax.Array:
         return learning_rate * jnp.exp(-decay_rate * _periods(step, decay_steps, staircase))
 
-    return _finish(schedule, global_step)
+    return _finish(
+        schedule,
+        global_step,
+        "natural_exp_decay",
+        learning_rate,
+        decay_steps=decay_steps,
+        decay_rate=decay_rate,
+        staircase=staircase,
+    )
 
 
 def inverse_time_decay(
@@ -136,7 +157,15 @@ def inverse_time_decay(
     def schedule(step: jax.Array) -> jax.Array:
         return learning_rate / (1.0 + decay_rate * _periods(step, decay_steps, staircase))
 
-    return _finish(schedule, global_step)
+    return _finish(
+        schedule,
+        global_step,
+        "inverse_time_decay",
+        learning_rate,
+        decay_steps=decay_steps,
+        decay_rate=decay_rate,
+        staircase=staircase,
+    )
 
 
 def piecewise_constant(
@@ -178,7 +207,7 @@ def piecewise_constant(
     def schedule(step: jax.Array) -> jax.Array:
         return rates[jnp.sum(step > edges)]
 
-    return _finish(schedule, x)
+    return _finish(schedule, x, "piecewise_constant", boundaries=boundaries, values=values)
 
 
 def polynomial_decay(
@@ -220,7 +249,16 @@ def polynomial_decay(
             span, step = jnp.float32(decay_steps), jnp.minimum(step, decay_steps)
         return (learning_rate - end_learning_rate) * jnp.power((span - step) / span, power) + end_learning_rate
 
-    return _finish(schedule, global_step)
+    return _finish(
+        schedule,
+        global_step,
+        "polynomial_decay",
+        learning_rate,
+        decay_steps=decay_steps,
+        end_learning_rate=end_learning_rate,
+        power=power,
+        cycle=cycle,
+    )
 
 
 def cosine_decay(
@@ -253,7 +291,7 @@ def cosine_decay(
         cosine = 0.5 * (1.0 + jnp.cos(jnp.float32(math.pi) * done))
         return learning_rate * ((1.0 - alpha) * cosine + alpha)
 
-    return _finish(schedule, global_step)
+    return _finish(schedule, global_step, "cosine_decay", learning_rate, decay_steps=decay_steps, alpha=alpha)
 
 
 def _periods(step: jax.Array, decay_steps: Any, staircase: bool) -> jax.Array:
@@ -270,7 +308,9 @@ def _require(call: str, **arguments: Any) -> None:
         raise InvalidArgumentError(f"{call}: decay_steps must be positive, got {steps}")
 
 
-def _finish(schedule: Callable[[jax.Array], jax.Array], step: Any) -> Schedule | jax.Array:
+def _finish(
+    schedule: Callable[[jax.Array], jax.Array], step: Any, call: str, *first: Any, **named: Any
+) -> Schedule | jax.Array:
     """The schedule in float32 as TF1 computes it, or its value at `step` when one is given."""
 
     def rate(step: Any) -> jax.Array:
@@ -279,8 +319,11 @@ def _finish(schedule: Callable[[jax.Array], jax.Array], step: Any) -> Schedule |
     if step is None:
         return rate
     if callable(step) or isinstance(step, str) or np.ndim(step) != 0:
+        given = [f"{value!r:.40}" for value in first]
+        given += [f"{name}={value!r:.40}" for name, value in named.items() if value is not False]
         raise InvalidTypeError(
-            f"global_step must be a number, array or handle, not {step!r:.60}. For a rate that follows the "
-            "training step leave it out; the optimizer then calls the schedule"
+            f"global_step must be a number, array or handle, not {step!r:.60}. For a rate that follows the training "
+            "step leave it out: the optimizer calls the schedule with the step counter. "
+            f"Write: jv.train.{call}({', '.join(given)})"
         )
     return rate(step)

@@ -14,6 +14,7 @@ from jaxvars.errors import FailedPreconditionError, InvalidArgumentError, Invali
 from jaxvars.gradients import check_variables, differentiate, subset
 from jaxvars.train.clipping import gradient_clip
 from jaxvars.train.global_steps import find_global_step, get_or_create_global_step
+from jaxvars.train.loss_functions import check_loss_function
 from jaxvars.train.moving_averages import ExponentialMovingAverage
 from jaxvars.train.optimizer import Optimizer
 from jaxvars.train.updates import counter_key
@@ -42,7 +43,7 @@ def make_step(
     Args:
       loss_fn: ``loss_fn(variables, *batch)``, which returns the loss, ``(loss, variables)`` when the model assigned
         something, such as moving averages, or ``(loss, variables, metrics)`` with metrics such as
-        ``{"accuracy": accuracy}``.
+        ``{"accuracy": accuracy}``. Of a model that returns its loss it is ``model.apply``.
       optimizer: one of `jv.train`, or an optax transformation, which becomes a `jv.train.Optimizer`.
       clip: the largest global norm of the gradients, or an optax transformation without state, such as
         ``optax.clip(1.0)``. None clips nothing.
@@ -159,7 +160,7 @@ class Step:
 
         Raises:
           FailedPreconditionError: `init` was not called, or the variables were donated to an earlier step.
-          InvalidTypeError: the loss function returns something else.
+          InvalidTypeError: the loss function returns something else, or takes no variables.
           InvalidArgumentError: a loss that is not a real scalar; variables on several devices.
         """
         check_variables(variables, "step(variables, *batch)")
@@ -178,6 +179,7 @@ class Step:
         kwargs: dict[str, Any] = {}
         if counter is not None and self._rng is not None:
             kwargs["rng"] = jax.random.fold_in(as_key(self._rng), variables[counter])
+        check_loss_function("a step", self._loss_fn, variables, batch, kwargs)
         keys = self.optimizer._managed(variables)
         (loss, (after, *metrics)), gradients = differentiate(
             self._loss_fn, variables, keys, batch, kwargs, _loss_and_rest
