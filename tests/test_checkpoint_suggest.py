@@ -407,6 +407,10 @@ def test_it_says_why_something_is_left():
         "steps": "nothing in the file counts the same",
         "temperature": "what else has its shape, [], is of another kind: slots or counters",
     }
+    rest = [line for line in str(found).splitlines() if "is left as it is" in line]
+    assert len(rest) == 4 and "more under this rule" not in str(found)
+    found = suggested({f"emb{n}": (8192, 16) for n in range(6)}, file)
+    assert str(found).splitlines()[5] == "    # (and 2 more under this rule)"
     found = suggested({"emb": (8192, 16)}, file)
     assert str(found).splitlines()[1:3] == [
         "    # emb is left as it is: nothing in the file has its shape, [8192, 16]",

@@ -130,6 +130,16 @@ def test_unsure_rules_are_marked(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "xx" in run(capsys, "plan", path, model, "--suggest", "--json").json()["unsure"]
 
 
+def test_what_the_proposed_rules_leave_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shapes = {"emb": [[8192, 16], "float32"], "logits/kernel": [[10, 48], "float32"]}
+    done = run(capsys, "plan", CHECKPOINT, write(tmp_path / "model.json", shapes), "--suggest")
+    lines = done.out.splitlines()
+    assert done.code == 0 and any(line.startswith("0 of 2 variables restored") for line in lines)
+    assert "emb is left as it is: nothing in the file has its shape, [8192, 16]" in lines
+    rule = '("logits/kernel", "digits_net/logits/weights", jv.rules.transpose(1, 0))'
+    assert f"logits/kernel is left as it is: the file has it the other way round; write {rule}" in lines
+
+
 # Models
 
 

@@ -15,6 +15,8 @@ __all__ = ["Suggestion", "suggest_rules"]
 
 _Shape: TypeAlias = tuple[int, ...]
 
+_MOST_LEFT = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
@@ -55,7 +57,9 @@ class Suggestion:
         for name, remark in remarks.items():
             match = rules.match(name)
             found.setdefault(-1 if match is None else match.number, []).append(remark)
-        return {number: _comments(some) for number, some in found.items()}
+        # What holds for one layer of a rule that takes many holds for all; each variable is left for its own reason.
+        most = {number: 1 if number < 0 or self.rules[number][1] is not None else _MOST_LEFT for number in found}
+        return {number: _comments(some, most[number]) for number, some in found.items()}
 
     def _doubt(self, target: str, others: tuple[str, ...]) -> str:
         if not others:
@@ -110,7 +114,7 @@ def _with_reshape(rules: Sequence[Rule], reshaped: set[str]) -> tuple[tuple[Any,
     return tuple((rule.pattern, rule.replacement, *more) for rule, more in zip(rules, transforms, strict=True))
 
 
-def _comments(remarks: list[str]) -> list[str]:
-    """Lines of comment: the first remark, and how many there are."""
-    more = [f"# (and {len(remarks) - 1} more under this rule)"] if len(remarks) > 1 else []
-    return [f"# {remarks[0]}", *more]
+def _comments(remarks: list[str], most: int) -> list[str]:
+    """Lines of comment: the first remarks, and how many more there are."""
+    more = [f"# (and {len(remarks) - most} more under this rule)"] if len(remarks) > most else []
+    return [*(f"# {remark}" for remark in remarks[:most]), *more]
