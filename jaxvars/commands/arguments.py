@@ -13,7 +13,7 @@ from jaxvars.checkpoint.plan_text import shown
 from jaxvars.checkpoint.rules_file import rules_text
 from jaxvars.commands.output import BAD_INPUT
 from jaxvars.errors import NotFoundError
-from jaxvars.rules.engine import UnmatchedRulesError
+from jaxvars.rules.engine import Instead
 
 __all__ = [
     "Commands",
@@ -97,8 +97,9 @@ def rules_from_a_file(advice: str = "") -> Generator[None, None, None]:
     """
     try:
         yield
-    except UnmatchedRulesError as error:
-        if not error.instead:
-            raise
-        lines = [error.problem, *([advice] if advice else []), "Write:", rules_text(error.instead)]
-        raise NotFoundError("\n".join(lines)) from None
+    except NotFoundError as error:
+        for instead in error.args[1:]:
+            if isinstance(instead, Instead):
+                lines = [instead.problem, advice, "Write:", rules_text(instead.rules)]
+                raise NotFoundError("\n".join(filter(None, lines))) from None
+        raise

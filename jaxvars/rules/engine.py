@@ -25,11 +25,11 @@ from jaxvars.rules.literals import Literals, with_scopes
 from jaxvars.rules.steps import Target, ValueTransform
 
 __all__ = [
+    "Instead",
     "Match",
     "Rule",
     "RuleSet",
     "Rules",
-    "UnmatchedRulesError",
     "glob",
     "new_name",
     "parse_patterns",
@@ -69,16 +69,16 @@ class Rule(NamedTuple):
         return f"({', '.join(shown)})"
 
 
-class UnmatchedRulesError(NotFoundError):
-    """Rules that match no name.
+class Instead(NamedTuple):
+    """What to write instead of rules that match no name: the second argument of their error.
 
     Attributes:
-      problem: the text without the rules to write instead.
-      instead: all rules, those without a match turned round, if they match that way; else empty.
+      problem: the error's text without these rules.
+      rules: all rules, those without a match turned round.
     """
 
-    problem: str = ""
-    instead: tuple[Rule, ...] = ()
+    problem: str
+    rules: tuple[Rule, ...]
 
 
 class Match(NamedTuple):
@@ -168,7 +168,7 @@ class RuleSet:
           For each name the `Match` of the first rule that matches it, None where no rule does.
 
         Raises:
-          UnmatchedRulesError: some rules match no name at all; the text lists them.
+          NotFoundError: some rules match no name at all; the text lists them.
         """
         names = list(names)
         result = {name: self.match(name) for name in names}
@@ -193,7 +193,7 @@ class RuleSet:
 
         return [number for number in numbers if not matches(number)]
 
-    def _unmatched_error(self, unmatched: list[int], names: list[str], in_file: list[str]) -> UnmatchedRulesError:
+    def _unmatched_error(self, unmatched: list[int], names: list[str], in_file: list[str]) -> NotFoundError:
         count = len(self.rules)
         subject = f"{len(unmatched)} of {count} rules match" if count > 1 else "the rule matches"
         lines = [f"{self.op}: {subject} none of the {len(names)} names:"]
@@ -207,9 +207,9 @@ class RuleSet:
         elif any(self.match_of(number, name) for number in unmatched[:_HINTS] for name in in_file):
             lines.append(direction.strip())
         problem = "\n".join(lines)
-        error = UnmatchedRulesError(f"{problem}\nWrite: {_listed(instead)}" if instead else problem)
-        error.problem, error.instead = problem, instead
-        return error
+        if not instead:
+            return NotFoundError(problem)
+        return NotFoundError(f"{problem}\nWrite: {_listed(instead)}", Instead(problem, instead))
 
     def _hint(self, number: int, names: list[str], in_file: list[str]) -> str:
         """What may be meant by a rule without a match."""
