@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -33,7 +34,9 @@ def test_both_programs_make_the_same_checkpoint_and_predict_the_same(
     with jax.numpy_rank_promotion("allow"):  # documents run with JAX's defaults
         exec(data + ours, here)
 
-    there = {"tf": tf, "l2_regularizer": _l2_regularizer, "images": here["images"], "labels": here["labels"]}
+    contrib = SimpleNamespace(layers=SimpleNamespace(l2_regularizer=_l2_regularizer))
+    monkeypatch.setattr(tf, "contrib", contrib, raising=False)
+    there = {"tf": tf, "images": here["images"], "labels": here["labels"]}
     (tmp_path / "theirs" / "run").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "theirs")
     with fresh_graph():
@@ -41,6 +44,7 @@ def test_both_programs_make_the_same_checkpoint_and_predict_the_same(
 
     path = str(tmp_path / "theirs" / "run" / "model.ckpt-20")
     assert sorted(name for name, _ in tf.train.list_variables(path)) == list(here["variables"])
+    assert tf.train.load_variable(path, "global_step") == here["variables"]["global_step"] == 20
     restored = here["saver"].restore(here["variables"], path)
     with jax.numpy_rank_promotion("allow"):
         predictions = here["models"]["predict"](restored, here["images"])
