@@ -405,7 +405,7 @@ def test_it_says_why_something_is_left():
         "emb": "nothing in the file has its shape, [8192, 16]",
         "more/bias": "other variables get what has its shape, [10]",
         "steps": "nothing in the file counts the same",
-        "temperature": "what else has its shape, [], is of another kind: slots or counters",
+        "temperature": "what else has its shape, [], is of another kind (weight, slot, counter)",
     }
     rest = [line for line in str(found).splitlines() if "is left as it is" in line]
     assert len(rest) == 4 and "more under this rule" not in str(found)

@@ -38,10 +38,10 @@ def why_left(left: Shapes, targets: Shapes, sources: Shapes, pairs: Mapping[str,
             reasons[name] = f"nothing in the file has its shape, {list(left[name])}"
         elif shape not in free:
             reasons[name] = f"other variables get what has its shape, {list(left[name])}"
-        elif kind_of(name, shape, left)[0] == COUNTER:
+        elif kind_of(name, shape, targets)[0] == COUNTER:
             reasons[name] = "nothing in the file counts the same"
         else:
-            reasons[name] = f"what else has its shape, {list(left[name])}, is of another kind: slots or counters"
+            reasons[name] = f"what else has its shape, {list(left[name])}, is of another kind (weight, slot, counter)"
     return reasons
 
 
