@@ -253,6 +253,18 @@ def test_a_plan_and_its_suggestion_are_rules(old):
     assert checkpoint.plan(old, into.select("conv1/"), rules=whole.suggestion).rules == whole.rules[:2]
 
 
+@pytest.mark.usefixtures("without_x64")
+def test_a_hole_of_64_bits_is_narrowed_as_any_other(tmp_path):
+    """Its dtype is one that JAX does not have: what does not fit must not be cut."""
+    path = writer.write_bundle(tmp_path / "m", {"small": np.array(5), "large": np.array(2**40)})
+    with checkpoint.open(path) as reader:
+        holes = jv.Variables({name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in reader.items()})
+    with pytest.raises(InvalidArgumentError, match=r"Tensor large .* holds values that do not fit int32"):
+        checkpoint.restore(path, holes)
+    restored = checkpoint.restore(path, holes, rules=[("large", None)])
+    assert restored["small"].dtype == np.int32 and restored.variable_specs["small"].file_dtype == "int64"
+
+
 def test_not_strict_leaves_what_is_in_into(old):
     into = jv.Variables(
         {"tower/biases": jnp.zeros(3, "float32"), "new": jnp.ones(2), "hole": jax.ShapeDtypeStruct((2,), "float32")}

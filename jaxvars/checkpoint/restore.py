@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from jaxvars.checkpoint.arriving import arriving
 from jaxvars.checkpoint.collecting import without_collecting
 from jaxvars.checkpoint.formats.random_keys import implementation, is_key_dtype
 from jaxvars.checkpoint.mapping import AssignmentMap
-from jaxvars.checkpoint.matching import PlanRow
+from jaxvars.checkpoint.matching import PlanRow, narrowed_dtype
 from jaxvars.checkpoint.plan import RestorePlan, as_variables, make_plan
 from jaxvars.checkpoint.progress import Progress, progress_meter
 from jaxvars.checkpoint.reader import CheckpointReader
@@ -30,7 +31,7 @@ from jaxvars.checkpoint.shares import Evidence, check_evidence
 from jaxvars.checkpoint.together import all_or_none, is_common
 from jaxvars.placement.homes import fill_homes
 from jaxvars.placement.processes import check_processes
-from jaxvars.spec import VariableSpec, is_hole, leaf_dtype
+from jaxvars.spec import Hole, VariableSpec, is_hole, leaf_dtype
 from jaxvars.variables import Variables
 
 __all__ = ["file_dtypes", "restore", "restore_from"]
@@ -110,6 +111,7 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
         holes = {name: target for name, target in targets.items() if is_hole(target)}
         fill_homes(holes, into)
         targets |= holes
+    rows = [_narrowed(row, targets) for row in rows]
     found = ((name, _sharding_of(target)) for name, target in targets.items())
     shardings = {name: sharding for name, sharding in found if sharding is not None}
     common = any(not sharding.is_fully_addressable for sharding in shardings.values())
@@ -130,6 +132,16 @@ def restore_from(reader: CheckpointReader, plan: RestorePlan, into: Variables, p
     layout = into._layout
     leaves = tuple(values.get(name, leaf) for name, leaf in zip(layout.keys, into._leaves, strict=True))
     return into._renewed(layout.with_file_dtypes(file_dtypes(reader, rows, into)), leaves)
+
+
+def _narrowed(row: PlanRow, targets: dict[str, Any]) -> PlanRow:
+    """The row; where a hole asks for 64 bits that JAX, as configured, does not have, one that narrows, checked."""
+    target = targets[row.target]
+    if not is_hole(target) or is_key_dtype(target.dtype) or narrowed_dtype(target.dtype) == target.dtype:
+        return row
+    dtype = narrowed_dtype(target.dtype)
+    targets[row.target] = Hole(target.shape, dtype, sharding=target.sharding)
+    return dataclasses.replace(row, kind="narrow" if row.kind == "restore" else row.kind, dtype=str(dtype))
 
 
 def file_dtypes(reader: CheckpointReader, rows: list[PlanRow], into: Variables) -> dict[int, str]:
