@@ -228,6 +228,7 @@ def test_a_plan_that_is_not_strict(old):
     assert set(restored.uninitialized) == {*plan.missing, *plan.left}
 
 
+@pytest.mark.usefixtures("without_x64")
 def test_advice_keeps_the_rules_that_were_given(old):
     into = specs(**MODEL)
     with pytest.raises(NotFoundError) as caught:
@@ -243,6 +244,7 @@ def test_advice_keeps_the_rules_that_were_given(old):
     assert 'rules=[("global/step", "global_step")]; or keep' in str(caught.value)
 
 
+@pytest.mark.usefixtures("without_x64")
 def test_a_plan_and_its_suggestion_are_rules(old):
     into = specs(**MODEL)
     plan = checkpoint.plan(old, into, rules=[("logits/", None)], suggest=True)
