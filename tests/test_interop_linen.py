@@ -364,6 +364,9 @@ def test_a_traced_argument_by_which_python_decides() -> None:
     by_position = jv.transform(lambda x, train: jv.interop.linen(Net(), "net")(x, train))
     with pytest.raises(jv.errors.InvalidTypeError, match=r"Net: .*`train`, which is traced"):
         jax.jit(by_position.init)(0, X, True)
+    _, apply_fn, tree = model.to_pure(variables)
+    with pytest.raises(jv.errors.InvalidTypeError, match=r'jax\.jit\(apply_fn, static_argnames="train"'):
+        jax.jit(apply_fn)(tree, X, train=True)
     out, _ = jax.jit(model.apply, static_argnames="train")(variables, X, train=True, rng=0)
     assert out.shape == (4, 2)
 

@@ -47,6 +47,7 @@ _WORDS = [
     (r"out, variables = model\.apply\(variables, ", "out, tree = apply_fn(tree, "),
     (r"variables = model\.init\(0, \*args, variables=.*", "tree = init_fn(0, *args)    # makes all values anew"),
     (r"model\.init\(", "init_fn("),
+    (r"jax\.jit\(model\.apply, ", "jax.jit(apply_fn, "),
     (r"\n    (kept = variables\.select|with jv\.VariableStore).*", ""),
 ]
 
