@@ -148,7 +148,9 @@ def _follow(likeness: Likeness, groups: list[_Group], choices: list[_Choice]) ->
         if len(group.sources) == 1:
             continue
         likeness.count(votes, choice.targets, choice.sources, -1)
-        choices[number] = _choose(likeness, group, _FOLLOW * likeness.voted(votes, group.targets, group.sources))
+        own = likeness.voted(votes, choice.targets, choice.sources).diagonal()
+        if (own < likeness.voted(votes, choice.targets, group.sources).max(axis=1)).any():  # else it would stay
+            choices[number] = _choose(likeness, group, _FOLLOW * likeness.voted(votes, group.targets, group.sources))
         likeness.count(votes, choices[number].targets, choices[number].sources, 1)
 
 
