@@ -56,7 +56,9 @@ def user_site() -> str:
     while frame is not None:
         kind = _kinds[frame.f_code.co_filename]
         if not kind:
-            site = site or _place(frame.f_code.co_filename, frame.f_lineno)
+            # Asked for at each variable: a program that is no notebook pays for no call.
+            cell = _cell(frame) if "IPython" in sys.modules else ""
+            site = site or cell or f"{frame.f_code.co_filename}:{frame.f_lineno}"
         elif kind == "getters":
             site = ""  # all user code so far was a getter's
         elif site and kind != "scopes":
@@ -65,12 +67,12 @@ def user_site() -> str:
     return site
 
 
-def _place(filename: str, line: int) -> str:
-    """A line of a file or of a notebook's cell."""
-    ipython: Any = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    cell = shell.compile.format_code_name(filename) if shell else None
-    return f"{' '.join(cell)}, line {line}" if cell else f"{filename}:{line}"
+def _cell(frame: FrameType) -> str:
+    """The line of a notebook's cell, "" where the code is of a file."""
+    ipython: Any = sys.modules["IPython"]
+    shell = ipython.get_ipython()
+    cell = shell.compile.format_code_name(frame.f_code.co_filename) if shell else None
+    return f"{' '.join(cell)}, line {frame.f_lineno}" if cell else ""
 
 
 def class_name(value: Any) -> str:
