@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from jaxvars.errors import InvalidTypeError
@@ -12,15 +11,13 @@ from jaxvars.gradients import check_variables
 __all__ = ["check_loss_function", "check_minimize"]
 
 
-def check_loss_function(
-    call: str, loss_fn: Any, variables: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> None:
-    """Raise where `loss_fn` has no room for the variables, but would take the batch without them."""
+def check_loss_function(call: str, loss_fn: Any, args: tuple[Any, ...]) -> None:
+    """Raise where `loss_fn` has room for the batch, but not for the variables too."""
     try:
         parameters = inspect.signature(loss_fn)
     except (TypeError, ValueError):
         return
-    if _takes(parameters, (variables, *args), kwargs) or not _takes(parameters, args, {}):
+    if _has_room(parameters, 1 + len(args)) or not _has_room(parameters, len(args)):
         return
     name = getattr(loss_fn, "__name__", "loss_fn")
     raise InvalidTypeError(
@@ -44,9 +41,10 @@ def check_minimize(loss_fn: Any, variables: Any) -> None:
     )
 
 
-def _takes(parameters: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _has_room(parameters: inspect.Signature, count: int) -> bool:
+    """Whether so many arguments can be given by position."""
     try:
-        parameters.bind(*args, **kwargs)
+        parameters.bind_partial(*range(count))
     except TypeError:
         return False
     return True

@@ -279,7 +279,7 @@ class Optimizer:
           4.0 1.0
         """
         check_minimize(loss_fn, variables)
-        check_loss_function("optimizer.minimize", loss_fn, variables, args, kwargs)
+        check_loss_function("optimizer.minimize", loss_fn, args)
         (loss, after), gradients = differentiate(
             loss_fn, variables, self._managed(variables), args, kwargs, _loss_and_variables
         )

@@ -179,7 +179,7 @@ class Step:
         kwargs: dict[str, Any] = {}
         if counter is not None and self._rng is not None:
             kwargs["rng"] = jax.random.fold_in(as_key(self._rng), variables[counter])
-        check_loss_function("a step", self._loss_fn, variables, batch, kwargs)
+        check_loss_function("a step", self._loss_fn, batch)
         keys = self.optimizer._managed(variables)
         (loss, (after, *metrics)), gradients = differentiate(
             self._loss_fn, variables, keys, batch, kwargs, _loss_and_rest
