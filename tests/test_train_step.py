@@ -418,7 +418,7 @@ def test_the_function_of_a_model_is_no_loss_function() -> None:
         made(variables, X, Y)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'z'"):  # Python's to say
         jv.train.make_step(lambda v, x, y, z: x, jv.train.GradientDescentOptimizer(0.1))(variables, X, Y)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'rng'"):
+    with pytest.raises(TypeError, match="takes no rng"):
         jv.train.make_step(lambda v, x, y=None: x, jv.train.GradientDescentOptimizer(0.1), rng=0)(variables, X, Y)
     step = jv.train.make_step(model.apply, jv.train.GradientDescentOptimizer(0.1), donate=False)
     loss, after = step(variables, X, Y)
