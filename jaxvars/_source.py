@@ -37,6 +37,24 @@ class _Kinds(dict[str, str]):
 _kinds = _Kinds()
 
 
+def _cell(filename: str) -> tuple[str, ...]:
+    """What a notebook calls the code of this name now, such as ``("Cell", "In[5]")``; empty for a file."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return (shell.compile.format_code_name(filename) or ()) if shell else ()
+
+
+class _IsCell(dict[str, bool]):
+    """File name -> whether it is a notebook's cell; its number is another one each time that it runs."""
+
+    def __missing__(self, filename: str) -> bool:
+        self[filename] = found = bool(_cell(filename))
+        return found
+
+
+_is_cell = _IsCell()
+
+
 def _is_library(filename: str) -> bool:
     """Whether the file belongs to jaxvars, JAX, the standard library or another installed package."""
     return bool(_kinds[filename])
@@ -54,25 +72,17 @@ def user_site() -> str:
     frame: FrameType | None = sys._getframe(1)
     site = ""
     while frame is not None:
-        kind = _kinds[frame.f_code.co_filename]
+        filename, line = frame.f_code.co_filename, frame.f_lineno
+        kind = _kinds[filename]
         if not kind:
-            # Asked for at each variable: a program that is no notebook pays for no call.
-            cell = _cell(frame) if "IPython" in sys.modules else ""
-            site = site or cell or f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            if not site:
+                site = f"{' '.join(_cell(filename))}, line {line}" if _is_cell[filename] else f"{filename}:{line}"
         elif kind == "getters":
             site = ""  # all user code so far was a getter's
         elif site and kind != "scopes":
             break
         frame = frame.f_back
     return site
-
-
-def _cell(frame: FrameType) -> str:
-    """The line of a notebook's cell, "" where the code is of a file."""
-    ipython: Any = sys.modules["IPython"]
-    shell = ipython.get_ipython()
-    cell = shell.compile.format_code_name(frame.f_code.co_filename) if shell else None
-    return f"{' '.join(cell)}, line {frame.f_lineno}" if cell else ""
 
 
 def class_name(value: Any) -> str:
