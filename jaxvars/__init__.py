@@ -17,7 +17,6 @@ Example:
   ['layer/b', 'layer/w']
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxvars import errors, initializers
@@ -203,10 +202,9 @@ def __getattr__(name: str) -> Any:
         from jaxvars._absent import absent
 
         raise absent(__name__, name)
-    module = importlib.import_module(f"jaxvars.{_LAZY[name]}")
-    value = module if name == _LAZY[name] else getattr(module, name)
-    globals()[name] = value  # the next use finds it at once
-    return value
+    from jaxvars._lazy import imported
+
+    return imported(__name__, name, _LAZY[name])
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jaxvars"
 
 # Each floor may import those above it in this list, and its own. A name stands for a module or a package.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_source", "_compat", "_calls", "_deprecation", "_absent"),
+    ("errors", "_source", "_compat", "_calls", "_deprecation", "_absent", "_lazy"),
     ("scopes",),
     (
         "spec", "fitting", "keeping", "layout", "rules", "_turned", "buffers", "_arguments", "initializers",

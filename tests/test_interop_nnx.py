@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from interop_models import tower
 
 import jaxvars as jv
 
@@ -170,18 +171,9 @@ def test_states_come_back() -> None:
 # A model as a module
 
 
-def _model(x: Any, training: bool = False) -> Any:
-    with jv.variable_scope("tower"):
-        x = jv.layers.dense(x, 4, name="fc")
-        x = jv.layers.batch_normalization(x, training=training, name="norm")
-    if training:
-        x = x + jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
-    return jv.layers.dense(x, 2, name="head")
-
-
 @pytest.mark.slow
 def test_a_model_trains_in_nnx_as_here() -> None:
-    model = jv.transform(_model)
+    model = jv.transform(tower)
     variables = model.init(0, X)
     module = jv.interop.as_nnx(model, variables, X)
     theirs = nnx.Optimizer(module, optax.adam(0.1), wrt=nnx.Param)
@@ -214,7 +206,7 @@ def test_a_model_trains_in_nnx_as_here() -> None:
 
 
 def test_a_model_as_a_module_with_seeds() -> None:
-    module = jv.interop.as_nnx(_model, nnx.Rngs(0), X)
+    module = jv.interop.as_nnx(tower, nnx.Rngs(0), X)
     assert module.tower.fc.kernel[...].shape == (3, 4)
     assert module(X).shape == (4, 2)
     first = module(X, training=True, rngs=nnx.Rngs(1))

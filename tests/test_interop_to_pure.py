@@ -9,22 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from interop_models import tower
 
 import jaxvars as jv
 
 X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
 
-def _net(x: Any, training: bool = False) -> Any:
-    with jv.variable_scope("tower"):
-        x = jv.layers.dense(x, 4, name="fc")
-        x = jv.layers.batch_normalization(x, training=training, name="norm")
-    if training:
-        x = x + jax.random.normal(jv.next_rng_key(), x.shape, x.dtype)
-    return jv.layers.dense(x, 2, name="head")
-
-
-MODEL = jv.transform(_net)
+MODEL = jv.transform(tower)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ The rest of this module is what `get_variable` is built from: `as_initializer` a
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxvars.initializers._base import Initializer
@@ -85,9 +84,9 @@ def __getattr__(name: str) -> Any:
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, kind = found
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
-    globals()[name] = value  # the next use finds it at once
-    return value
+    from jaxvars._lazy import imported
+
+    return imported(__name__, name, module, kind)
 
 
 def __dir__() -> list[str]:

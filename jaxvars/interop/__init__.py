@@ -8,7 +8,6 @@
   labels and factors by name rules).
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,11 +51,12 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'jaxvars.interop' has no attribute {name!r}")
-    module = importlib.import_module(f"jaxvars.interop.{_LAZY[name]}")
-    value = module if name == _LAZY[name] else getattr(module, name)
-    globals()[name] = value  # the next use finds it at once
-    return value
+        from jaxvars._absent import absent
+
+        raise absent(__name__, name)
+    from jaxvars._lazy import imported
+
+    return imported(__name__, name, _LAZY[name])
 
 
 def __dir__() -> list[str]:
